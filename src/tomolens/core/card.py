@@ -1,0 +1,112 @@
+"""What a model is, what it takes and how good it was measured to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tomolens.core.errors import ContractError, ModelError
+from tomolens.core.volume import Unit
+
+if TYPE_CHECKING:
+    from tomolens.core.volume import Volume
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """What a model accepts; checked before any work.
+
+    Parameters
+    ----------
+    modality
+        DICOM modality, e.g. ``CT``.
+    unit
+        Unit of the voxels.
+    max_spacing_mm
+        The coarsest spacing along any axis that the model was shown.
+    min_extent_mm
+        The shortest field of view along any axis.
+    """
+
+    modality: str
+    unit: Unit
+    max_spacing_mm: float
+    min_extent_mm: float
+
+    def refusals(self, volume: Volume) -> tuple[str, ...]:
+        """Why the volume is refused, one sentence a reason; empty where it is accepted."""
+        spacing = max(volume.spacing_mm)
+        extent = min(n * s for n, s in zip(volume.shape, volume.spacing_mm, strict=True))
+        reasons = (
+            (volume.modality != self.modality, f"it is {volume.modality}, the model takes {self.modality}"),
+            (volume.unit != self.unit, f"its unit is {volume.unit}, the model takes {self.unit}"),
+            (spacing > self.max_spacing_mm, f"its spacing is {spacing:.2f} mm, at most {self.max_spacing_mm:g} mm will do"),
+            (extent < self.min_extent_mm, f"it covers {extent:.0f} mm, at least {self.min_extent_mm:g} mm are needed along each axis"),
+        )  # fmt: skip
+        return tuple(reason for refused, reason in reasons if refused)
+
+    def check(self, volume: Volume) -> None:
+        """Refuse a volume that the model was not made for.
+
+        Raises
+        ------
+        ContractError
+            With every reason.
+        """
+        reasons = self.refusals(volume)
+        if reasons:
+            raise ContractError(f"{volume.name} cannot be read by this model: {'; '.join(reasons)}.")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a reader must know of a model before trusting it.
+
+    Read from a bundle's ``configs/metadata.json`` by `from_metadata`. ``figures`` are the measured figures by name, each a
+    number with its unit in the name; ``settings`` is what the network's builder and pre-processing need.
+    """
+
+    name: str
+    version: str
+    task: str
+    summary: str
+    intended_use: str
+    trained_on: str
+    licence: str
+    input: InputContract
+    default_min_score: float
+    network: str
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    figures: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any], where: str = "metadata.json") -> ModelCard:
+        """Read the card from MONAI metadata with a ``tomolens`` section.
+
+        Raises
+        ------
+        ModelError
+            If a key is missing or has a value that is not accepted; the message names it.
+        """
+        try:
+            ours = metadata["tomolens"]
+            contract = dict(ours["input"])
+            return cls(
+                name=ours["name"],
+                version=metadata["version"],
+                task=ours["task"],
+                summary=metadata["description"],
+                intended_use=metadata["intended_use"],
+                trained_on=metadata["data_source"],
+                licence=ours["licence"],
+                input=InputContract(**{**contract, "unit": Unit(contract["unit"])}),
+                default_min_score=float(ours["default_min_score"]),
+                network=ours["network"],
+                settings=ours["settings"],
+                figures=ours["figures"],
+            )
+        except KeyError as missing:
+            raise ModelError(f"{where} lacks the key {missing}; see ARCHITECTURE.md, 'A model is a folder'.") from missing
+        except (TypeError, ValueError) as wrong:
+            raise ModelError(f"{where} cannot be understood: {wrong}.") from wrong

@@ -1,0 +1,1 @@
+"""The inference code: the only package beside `training` that imports torch and monai."""

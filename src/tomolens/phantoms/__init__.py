@@ -1,0 +1,1 @@
+"""Anatomy that the project generates itself, with known truth."""

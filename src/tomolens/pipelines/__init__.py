@@ -1,0 +1,1 @@
+"""What a radiologist asks for, as one call each."""

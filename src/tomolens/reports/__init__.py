@@ -1,0 +1,1 @@
+"""A result as HTML, PNG and figures."""

@@ -1,0 +1,1 @@
+"""Training of the shipped models, by the commands that `tomolens train` names."""
