@@ -1,0 +1,23 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _shared_data() -> Path:
+    """The folder of real test data: ``$TOMOLENS_TEST_DATA/data``, else ``../shared/data`` beside the repository."""
+    root = os.environ.get("TOMOLENS_TEST_DATA") or Path(__file__).parents[2] / "shared"
+    return Path(root) / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real CT and MR with free licences; the test is skipped where they are not at hand."""
+    folder = _shared_data()
+    if not folder.is_dir():
+        pytest.skip(f"needs the real test data in {folder} (set TOMOLENS_TEST_DATA to the folder that holds data/)")
+    return folder
