@@ -1,0 +1,170 @@
+"""Findings as files: ``findings.json`` to read back and ``findings.csv`` to look at.
+
+``findings.json`` is UTF-8 JSON, schema version 1:
+
+==================  ================================================================================================
+key                 value
+==================  ================================================================================================
+``schema``          ``"tomolens/findings"``
+``schema_version``  1. A reader refuses a higher number; a change that an old reader can ignore keeps the number.
+``notice``          That the result is for research use only.
+``coordinates``     In words: DICOM's patient system, LPS, in mm.
+``series_uid``      SeriesInstanceUID, ``""`` where the source has none.
+``min_score``       The threshold, 0 to 1.
+``findings``        What reaches the threshold, surest first: ``finding`` (from 1), ``score``, ``x_mm``, ``y_mm``,
+                    ``z_mm``, ``diameter_mm``, ``slice`` (nearest slice index, from 0).
+``below_threshold``  The model's other candidates, surest first, without ``finding`` and ``slice``.
+``grid``            ``shape`` (slices, rows, columns), ``affine`` (4x4, voxel (k, j, i) to LPS mm) and
+                    ``frame_of_reference`` (UID or null) of the volume that was read.
+``run``             The run manifest, the fields of `tomolens.core.run.Run`.
+==================  ================================================================================================
+
+The JSON keeps every number exactly. ``findings.csv`` has the columns ``series_uid, finding, score, x_mm, y_mm, z_mm,
+diameter_mm, slice``, surest first, rounded to 4 decimals (score) and 0.01 mm.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tomolens.core.errors import ReadError, TomolensError
+from tomolens.core.finding import RESEARCH_USE, Detection, Finding
+from tomolens.core.grid import Grid
+from tomolens.core.run import Run
+from tomolens.io.atomic import whole_file
+
+SCHEMA = "tomolens/findings"
+SCHEMA_VERSION = 1
+JSON_NAME = "findings.json"
+CSV_NAME = "findings.csv"
+COLUMNS = ("series_uid", "finding", "score", "x_mm", "y_mm", "z_mm", "diameter_mm", "slice")
+COORDINATES = "DICOM patient system, LPS: +x left, +y posterior, +z superior, in mm"
+
+_DECIMALS = {"score": 4, "x_mm": 2, "y_mm": 2, "z_mm": 2, "diameter_mm": 2}
+
+
+def write_detection(detection: Detection, folder: Path | str) -> Path:
+    """Write ``findings.csv`` and ``findings.json`` into a folder, which is made where it is absent.
+
+    Each file appears whole or not at all, the JSON last: where it stands, the result is complete.
+
+    Returns
+    -------
+    Path
+        Of ``findings.json``; `read_detection` reads it back.
+    """
+    folder = Path(folder)
+    with whole_file(folder / CSV_NAME) as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rounded_rows(detection))
+    target = folder / JSON_NAME
+    with whole_file(target) as path:
+        path.write_text(json.dumps(_to_json(detection), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return target
+
+
+def rounded_rows(detection: Detection) -> list[dict[str, Any]]:
+    """The rows of ``findings.csv``: scores to 4 decimals, lengths to 0.01 mm."""
+    return [{name: _rounded(name, value) for name, value in row.items()} for row in detection.rows()]
+
+
+def _rounded(name: str, value: Any) -> Any:
+    return round(float(value), _DECIMALS[name]) if name in _DECIMALS else value
+
+
+def _to_json(detection: Detection) -> dict[str, Any]:
+    findings = detection.findings
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "notice": RESEARCH_USE,
+        "coordinates": COORDINATES,
+        "series_uid": detection.run.series_uid,
+        "min_score": float(detection.min_score),
+        "findings": [
+            {"finding": number, **_plain(finding), "slice": detection.slice_of(finding)}
+            for number, finding in enumerate(findings, start=1)
+        ],
+        "below_threshold": [_plain(finding) for finding in detection.candidates[len(findings) :]],
+        "grid": _grid_to_json(detection.grid),
+        "run": detection.run.to_dict(),
+    }
+
+
+def _plain(finding: Finding) -> dict[str, float]:
+    return {name: float(value) for name, value in finding.to_dict().items()}
+
+
+def _grid_to_json(grid: Grid) -> dict[str, Any]:
+    return {"shape": grid.shape, "affine": grid.affine.tolist(), "frame_of_reference": grid.frame_of_reference}
+
+
+def read_detection(path: Path | str) -> Detection:
+    """Read back what `write_detection` wrote.
+
+    Parameters
+    ----------
+    path
+        A ``findings.json``, or the folder that holds one.
+
+    Returns
+    -------
+    Detection
+        Equal to the one that was written, without its volume.
+
+    Raises
+    ------
+    ReadError
+        If there is no such file, it is not a findings file of a known version, or a value cannot be right; the
+        message names the file and what is wrong.
+    """
+    path = Path(path)
+    path = path / JSON_NAME if path.is_dir() else path
+    content = _read_json(path)
+    _check_schema(content, path)
+    try:
+        return _from_json(content)
+    except KeyError as missing:
+        raise ReadError(f"{path} lacks the key {missing}.") from missing
+    except (TypeError, ValueError, AttributeError, TomolensError) as wrong:
+        raise ReadError(f"{path} holds a value that cannot be right: {wrong}") from wrong
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as wrong:
+        raise ReadError(f"{path} cannot be read: {wrong.strerror}.") from wrong
+    except ValueError as wrong:
+        raise ReadError(f"{path} is not JSON: {wrong}.") from wrong
+    return content if isinstance(content, dict) else {}
+
+
+def _check_schema(content: dict[str, Any], path: Path) -> None:
+    if content.get("schema") != SCHEMA:
+        raise ReadError(f"{path} is not a findings file: its schema is {content.get('schema')!r}, not {SCHEMA!r}.")
+    version = content.get("schema_version")
+    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+        raise ReadError(f"{path} has schema version {version!r}; this Tomolens reads 1 to {SCHEMA_VERSION}.")
+
+
+def _from_json(content: dict[str, Any]) -> Detection:
+    above, below = (
+        tuple(Finding.from_dict(values) for values in content[part]) for part in ("findings", "below_threshold")
+    )
+    grid = content["grid"]
+    place = Grid(tuple(grid["shape"]), np.asarray(grid["affine"], np.float64), grid["frame_of_reference"])
+    detection = Detection(above + below, float(content["min_score"]), place, Run.from_dict(content["run"]))
+    if sorted(above, key=_score) != sorted(detection.findings, key=_score):
+        raise ValueError(f"findings are not the candidates that reach min_score, {detection.min_score}.")
+    return detection
+
+
+def _score(finding: Finding) -> float:
+    return finding.score
