@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tomolens", deadline=None)  # a busy machine is not a wrong answer
+settings.load_profile("tomolens")
 
 
 def _shared_data() -> Path:
