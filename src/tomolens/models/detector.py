@@ -1,0 +1,209 @@
+"""The nodule detector: a chest CT in, scored places out."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tomolens.core.errors import ModelError
+from tomolens.core.finding import Finding
+from tomolens.core.progress import Progress, Step, silent
+from tomolens.core.run import Run
+from tomolens.models.inference import Backend, Pass
+from tomolens.models.lungs import Lungs, find_lungs
+from tomolens.models.networks import CELL_MM, build, folded
+from tomolens.models.registry import Bundle, find_bundle
+from tomolens.models.tensors import NETWORK_MM, isotropic, normalised
+from tomolens.models.weights import load_weights
+
+if TYPE_CHECKING:
+    from tomolens.core.card import ModelCard
+    from tomolens.core.grid import Grid
+    from tomolens.core.volume import Volume
+
+FLOOR = 0.05
+"""Candidates below this score are not kept."""
+MAX_CANDIDATES = 100
+"""LUNA16 reads at most 100 marks a scan."""
+BOX_MARGIN_MM = 8.0
+MIN_SEPARATION_MM = 5.0
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Local maxima of the network's answer, surest first: ``kji`` (n, 3) in input voxels, diameters in mm, scores 0-1."""
+
+    kji: NDArray[np.float64]
+    diameters_mm: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+
+def peaks_of(output: torch.Tensor, floor: float = FLOOR) -> Peaks:
+    """Read `CenterNet`'s (5, k, j, i) answer: a peak in each 3x3x3 of cells, and of overlapping spheres the surest."""
+    score = output[:1].sigmoid()
+    highest = nn.functional.max_pool3d(score[None], 3, 1, 1)[0]
+    cells = torch.nonzero((score == highest)[0] & (score[0] >= floor)).T
+    kji = ((cells + 0.5 + output[1:4, *cells].clamp(-2, 2)) * CELL_MM - 0.5).T.double().numpy()
+    diameters = (output[4, *cells].clamp(-1.5, 2.5).exp() * CELL_MM).double().numpy()
+    scores = score[0, *cells].double().numpy()
+    kept = _apart(kji, diameters, scores)
+    return Peaks(kji[kept], diameters[kept], scores[kept])
+
+
+def _apart(
+    kji: NDArray[np.float64], diameters: NDArray[np.float64], scores: NDArray[np.float64]
+) -> NDArray[np.int_]:
+    """Surest first, without those whose centre lies in the sphere of a surer one (or within `MIN_SEPARATION_MM`)."""
+    kept: list[int] = []
+    for n in np.argsort(-scores, kind="stable"):
+        reach = np.maximum(np.maximum(diameters[kept], diameters[n]) / 2, MIN_SEPARATION_MM)
+        if (np.linalg.norm(kji[kept] - kji[n], axis=1) >= reach).all():
+            kept.append(int(n))
+        if len(kept) == MAX_CANDIDATES:
+            break
+    return np.array(kept, int)
+
+
+class NoduleDetector:
+    """A trained network with its card, ready to run on one device.
+
+    Parameters
+    ----------
+    card
+        What the model is and takes.
+    network
+        In evaluation mode, batch norms folded.
+    weights_sha256
+        Hash of the weights file.
+    backend
+        Device and precision.
+    """
+
+    def __init__(self, card: ModelCard, network: nn.Module, weights_sha256: str, backend: Backend) -> None:
+        self.card, self.backend, self.weights_sha256 = card, backend, weights_sha256
+        self._network = network
+
+    def __repr__(self) -> str:
+        return f"NoduleDetector({self.card.name!r}, {self.backend.device}, {self.backend.precision})"
+
+    def detect(self, volume: Volume, progress: Progress = silent) -> tuple[Sequence[Finding], Run]:
+        """Every candidate in a chest CT down to `FLOOR`, surest first, and how it was run.
+
+        Raises
+        ------
+        ContractError
+            If there is no lung in the volume.
+        """
+        started, clock = datetime.now(UTC), _Clock()
+        progress(Step("find lungs", 0, 1))
+        scan = volume.canonical()
+        lungs = find_lungs(scan)
+        clock.lap("lungs")
+        progress(Step("resample", 0, 1))
+        box = isotropic(scan.cropped(*lungs.box_kji(scan.grid, BOX_MARGIN_MM)), NETWORK_MM)
+        image = normalised(box.voxels)
+        clock.lap("resample")
+        once = Pass(self._network, self.backend, progress)
+        peaks = peaks_of(once.over(image))
+        clock.lap("network")
+        findings = _findings(peaks, box.grid, lungs)
+        return findings, self._run(volume, once, clock, started)
+
+    def _run(self, volume: Volume, once: Pass, clock: _Clock, started: datetime) -> Run:
+        return Run(
+            model=self.card.name,
+            model_version=self.card.version,
+            weights_sha256=self.weights_sha256,
+            options={"floor": FLOOR},
+            series_uid=volume.series.uid if volume.series else "",
+            source=volume.name,
+            history=volume.history,
+            device=str(once.backend.device),
+            precision=once.backend.precision,
+            started=started.isoformat(timespec="seconds"),
+            seconds=clock.seconds(),
+            peak_memory_mb=peak_memory_mb(),
+            versions={name: version(name) for name in ("tomolens", "torch", "monai", "numpy", "scipy")}
+            | {"python": platform.python_version()},
+            notes=tuple(once.notes),
+        )
+
+
+class _Clock:
+    """Wall seconds by stage."""
+
+    def __init__(self) -> None:
+        self._laps: dict[str, float] = {}
+        self._first = self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._laps[stage], self._last = now - self._last, now
+
+    def seconds(self) -> dict[str, float]:
+        return {**self._laps, "total": time.perf_counter() - self._first}
+
+
+def _findings(peaks: Peaks, grid: Grid, lungs: Lungs) -> list[Finding]:
+    """Peaks that lie in the lungs, as findings in the patient."""
+    places = grid.to_mm(peaks.kji)
+    return [
+        Finding((float(x), float(y), float(z)), float(diameter), float(score))
+        for (x, y, z), diameter, score, held in zip(
+            places, peaks.diameters_mm, peaks.scores, lungs.holds(places), strict=True
+        )
+        if held
+    ]
+
+
+def peak_memory_mb() -> float | None:
+    """Largest resident memory of this process so far, in MiB; None on systems that do not tell (Windows)."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)
+
+
+def load_detector(name: str | Path | None = None, *, device: str = "auto") -> NoduleDetector:
+    """Load a nodule detector once, for as many volumes as wanted.
+
+    Parameters
+    ----------
+    name
+        A shipped model's name (see `list_models`), or the folder of a model; None takes the default detector.
+    device
+        ``auto`` (a CUDA GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, it is no detector, or its folder is incomplete or damaged.
+    OptionError
+        If the device is unknown or not in this machine.
+    """
+    backend = Backend.choose(device)
+    bundle = find_bundle(name)
+    if bundle.card.task != "detection":
+        raise ModelError(f"{bundle.card.name} does {bundle.card.task}; a detector is needed.")
+    network, digest = _load(bundle)
+    return NoduleDetector(bundle.card, network, digest, backend)
+
+
+def _load(bundle: Bundle) -> tuple[nn.Module, str]:
+    network = build(bundle.card.network, bundle.card.settings)
+    digest = load_weights(network, bundle.weights)
+    return folded(network), digest

@@ -1,0 +1,97 @@
+"""The network architectures, built from MONAI blocks: one function each, found by name in `NETWORKS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.networks.blocks import Convolution, FeaturePyramidNetwork, ResidualUnit
+from monai.networks.utils import pixelunshuffle
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from tomolens.core.errors import ModelError
+
+CELL_MM = 4.0
+"""Edge of one output cell; the network's input has 1 mm voxels."""
+DEEPEST_STRIDE = 16
+"""Input sizes are padded to multiples of this."""
+PRIOR_SCORE = 0.018
+"""Score of an untrained head (bias -4), so that training does not start by unlearning a million positives."""
+
+
+class CenterNet(nn.Module):
+    """One pass over a chest: for each 4 mm cell a nodule logit, the offset to its centre and its diameter.
+
+    Space-to-depth to 2 mm, four residual stages (2, 4, 8, 16 mm), a feature pyramid back to 4 mm and a convolutional head.
+    Centres as in Zhou et al., Objects as Points, 2019 (arXiv:1904.07850).
+
+    Input (n, 1, k, j, i), sizes multiples of 16. Output (n, 5, k/4, j/4, i/4): logit; offset (k, j, i) from the cell's
+    centre in cells; natural logarithm of the diameter in cells.
+    """
+
+    def __init__(self, channels: Sequence[int] = (32, 64, 96, 128), pyramid: int = 64) -> None:
+        super().__init__()
+        first, *deeper = channels
+        self.stem = nn.Sequential(_conv(8, first), _residual(first, first))
+        stages, width = [], first
+        for channel in deeper:
+            stages.append(nn.Sequential(_residual(width, channel, strides=2), _residual(channel, channel)))
+            width = channel
+        self.stages = nn.ModuleList(stages)
+        self.pyramid = FeaturePyramidNetwork(3, list(deeper), pyramid)
+        self.head = nn.Sequential(_conv(pyramid, pyramid), nn.Conv3d(pyramid, 5, 1))
+        nn.init.constant_(self.head[1].bias, 0.0)
+        nn.init.constant_(self.head[1].bias[:1], float(torch.logit(torch.tensor(PRIOR_SCORE))))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        features = self.stem(pixelunshuffle(image, 3, 2))
+        levels = {}
+        for depth, stage in enumerate(self.stages):
+            features = stage(features)
+            levels[str(depth)] = features
+        output: torch.Tensor = self.head(self.pyramid(levels)["0"])
+        return output
+
+
+def _conv(inward: int, outward: int) -> nn.Module:
+    block: nn.Module = Convolution(3, inward, outward, act="RELU", norm="BATCH", adn_ordering="NA", bias=False)
+    return block
+
+
+def _residual(inward: int, outward: int, strides: int = 1) -> nn.Module:
+    block: nn.Module = ResidualUnit(
+        3, inward, outward, strides=strides, act="RELU", norm="BATCH", adn_ordering="NA", bias=False
+    )
+    return block
+
+
+NETWORKS: Mapping[str, Callable[..., nn.Module]] = {"center_net": CenterNet}
+
+
+def build(name: str, settings: Mapping[str, Any]) -> nn.Module:
+    """The network of that name with untrained weights.
+
+    Raises
+    ------
+    ModelError
+        If the name is unknown or the settings do not fit.
+    """
+    if name not in NETWORKS:
+        raise ModelError(f"There is no network {name!r}; known are {', '.join(sorted(NETWORKS))}.")
+    try:
+        return NETWORKS[name](**settings)
+    except TypeError as wrong:
+        raise ModelError(f"Network {name!r} cannot be built with {dict(settings)}: {wrong}.") from wrong
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """Fold each batch norm into the convolution before it, in place; for inference (about a fifth faster)."""
+    network.eval()
+    for block in network.modules():
+        if isinstance(block, Convolution) and isinstance(getattr(getattr(block, "adn", None), "N", None), nn.BatchNorm3d):
+            block.conv = fuse_conv_bn_eval(block.conv, block.adn.N)
+            block.adn.N = nn.Identity()
+    return network
