@@ -52,6 +52,12 @@ def mark_radius_mm(finding: Finding) -> float:
     return finding.diameter_mm / 2 + 2
 
 
+def shows(plane: Plane, finding: Finding) -> bool:
+    """Whether a slice cuts a finding's sphere, or is the nearest slice to it."""
+    reach = max(finding.diameter_mm, plane.grid.spacing_mm[plane.axis]) / 2
+    return plane.place(finding.center_lps_mm).off_mm <= reach
+
+
 def slice_svg(
     plane: Plane,
     pixels: NDArray[Any],
@@ -74,7 +80,7 @@ def slice_svg(
     """
     height, width = plane.size_mm
     em = 11 / px_per_mm
-    circles = "".join(_circle(plane, label, finding, em) for label, finding in marks)
+    circles = "".join(_circle(plane, label, finding, em) for label, finding in marks if shows(plane, finding))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width * px_per_mm:.0f}" height="{height * px_per_mm:.0f}"'
         f' viewBox="0 0 {width:.2f} {height:.2f}" font-family="sans-serif" font-size="{em:.2f}"'
@@ -87,8 +93,6 @@ def slice_svg(
 
 def _circle(plane: Plane, label: str, finding: Finding, em: float) -> str:
     place = plane.place(finding.center_lps_mm)
-    if place.off_mm > max(finding.diameter_mm, plane.grid.spacing_mm[plane.axis]) / 2:
-        return ""
     x, y, radius = place.x_mm, place.y_mm, mark_radius_mm(finding)
     right, above = x + radius * 0.75 + em / 5, y - radius * 0.75
     return (
