@@ -36,14 +36,14 @@ class InputContract:
 
     def refusals(self, volume: Volume) -> tuple[str, ...]:
         """Why the volume is refused, one sentence a reason; empty where it is accepted."""
-        spacing = max(volume.spacing_mm)
-        extent = min(n * s for n, s in zip(volume.shape, volume.spacing_mm, strict=True))
+        spacing, most = max(volume.spacing_mm), self.max_spacing_mm
+        extent, least = min(volume.extent_mm), self.min_extent_mm
         reasons = (
             (volume.modality != self.modality, f"it is {volume.modality}, the model takes {self.modality}"),
             (volume.unit != self.unit, f"its unit is {volume.unit}, the model takes {self.unit}"),
-            (spacing > self.max_spacing_mm, f"its spacing is {spacing:.2f} mm, at most {self.max_spacing_mm:g} mm will do"),
-            (extent < self.min_extent_mm, f"it covers {extent:.0f} mm, at least {self.min_extent_mm:g} mm are needed along each axis"),
-        )  # fmt: skip
+            (spacing > most, f"its spacing is {spacing:.2f} mm, at most {most:g} mm will do"),
+            (extent < least, f"it covers {extent:.0f} mm, at least {least:g} mm are needed along each axis"),
+        )
         return tuple(reason for refused, reason in reasons if refused)
 
     def check(self, volume: Volume) -> None:
@@ -63,8 +63,8 @@ class InputContract:
 class ModelCard:
     """What a reader must know of a model before trusting it.
 
-    Read from a bundle's ``configs/metadata.json`` by `from_metadata`. ``figures`` are the measured figures by name, each a
-    number with its unit in the name; ``settings`` is what the network's builder and pre-processing need.
+    Read from a bundle's ``configs/metadata.json`` by `from_metadata`. ``figures`` are the measured figures by name,
+    each a number with its unit in the name; ``settings`` is what the network's builder and pre-processing need.
     """
 
     name: str
@@ -107,6 +107,8 @@ class ModelCard:
                 figures=ours["figures"],
             )
         except KeyError as missing:
-            raise ModelError(f"{where} lacks the key {missing}; see ARCHITECTURE.md, 'A model is a folder'.") from missing
+            raise ModelError(
+                f"{where} lacks the key {missing}; ARCHITECTURE.md, 'A model is a folder', lists them."
+            ) from missing
         except (TypeError, ValueError) as wrong:
             raise ModelError(f"{where} cannot be understood: {wrong}.") from wrong

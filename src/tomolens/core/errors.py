@@ -8,6 +8,7 @@
     │   └── TiltedGantryError
     ├── ReadError          (OSError)       a file that cannot be read, or is not what it says
     ├── AmbiguousSource    (ValueError)    several series where one is needed
+    ├── FindingError       (ValueError)    a finding without a place, a size or a score
     ├── ContractError      (ValueError)    a volume that a model was not made for
     ├── ModelError         (ValueError)    a model folder that is incomplete, altered or unknown
     ├── OptionError        (ValueError)    a wish that cannot be met
@@ -43,6 +44,10 @@ class ReadError(TomolensError, OSError):
 
 class AmbiguousSource(TomolensError, ValueError):
     """Several series stand where one is needed."""
+
+
+class FindingError(TomolensError, ValueError):
+    """A finding whose place, size or score is not a number that means something."""
 
 
 class ContractError(TomolensError, ValueError):

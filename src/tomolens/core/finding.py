@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tomolens.core.errors import OptionError
-from tomolens.core.grid import Grid
+from tomolens.core.errors import FindingError, OptionError
 from tomolens.core.picture import detection_html
-from tomolens.core.run import Run
-from tomolens.core.volume import Volume
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tomolens.core.grid import Grid
+    from tomolens.core.run import Run
+    from tomolens.core.volume import Volume
 
 RESEARCH_USE = "Research use only. Not a medical device; not for diagnosis."
 """Said wherever a result is shown."""
@@ -33,11 +34,23 @@ class Finding:
         Diameter of the sphere of the same size, in mm.
     score
         The model's confidence, 0 to 1.
+
+    Raises
+    ------
+    FindingError
+        If a number is not finite, the diameter not positive or the score not between 0 and 1: a NaN would
+        otherwise drop out of every comparison unseen.
     """
 
     center_lps_mm: tuple[float, float, float]
     diameter_mm: float
     score: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.center_lps_mm).all() and 0 < self.diameter_mm < np.inf and 0 <= self.score <= 1):
+            raise FindingError(
+                f"A finding has a finite centre, a diameter above 0 mm and a score from 0 to 1, not {self}."
+            )
 
     def to_dict(self) -> dict[str, float]:
         """Plain values, named as the columns of the findings table."""

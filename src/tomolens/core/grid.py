@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
+from operator import index
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,8 @@ _POSITIVE = "LPS"
 _NEGATIVE = "RAI"
 _ORTHOGONAL_COSINE = 1e-3
 """Axes whose cosine is below this (0.06 degrees) count as orthogonal; scanners write 6 decimals."""
+_SMALLEST_VOLUME = 1e-6
+"""Of the box that three unit vectors along the axes span. Below this the axes lie in one plane."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,7 @@ class Grid:
     Raises
     ------
     GeometryError
-        If ``shape`` is not three positive numbers, or ``affine`` is not 4x4, not finite, or cannot be inverted.
+        If ``shape`` is not three positive integers, or ``affine`` is not 4x4, not finite, or cannot be inverted.
     """
 
     shape: tuple[int, int, int]
@@ -43,17 +46,8 @@ class Grid:
     frame_of_reference: str | None = None
 
     def __post_init__(self) -> None:
-        shape = tuple(int(n) for n in self.shape)
-        if len(shape) != 3 or min(shape) < 1:
-            raise GeometryError(f"A grid has three sizes of at least 1 (slices, rows, columns), not {self.shape}.")
-        affine = np.array(self.affine, dtype=np.float64)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], (0, 0, 0, 1)):
-            raise GeometryError(f"An affine is a finite 4x4 matrix ending in 0 0 0 1, not {self.affine!r}.")
-        if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-            raise GeometryError(f"This affine has no inverse: two of its axes coincide or one has no length.\n{affine}")
-        affine.flags.writeable = False
-        object.__setattr__(self, "shape", shape)
-        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", _checked_shape(self.shape))
+        object.__setattr__(self, "affine", _checked_affine(self.affine))
 
     @classmethod
     def from_axes(
@@ -83,7 +77,7 @@ class Grid:
 
     @cached_property
     def _inverse(self) -> NDArray[np.float64]:
-        return np.linalg.inv(self.affine[:3, :3])
+        return np.asarray(np.linalg.inv(self.affine[:3, :3]), np.float64)
 
     @cached_property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -117,14 +111,18 @@ class Grid:
         """
         letters = ["", "", ""]
         for axis, world in enumerate(self._world_axes):
-            letters[axis] = (_POSITIVE if self.directions[axis, world] > 0 else _NEGATIVE)[world]
+            letters[axis] = (_NEGATIVE if self.directions[axis, world] < 0 else _POSITIVE)[world]
         return letters[0], letters[1], letters[2]
 
     @cached_property
     def _world_axes(self) -> tuple[int, ...]:
-        """For each array axis the world axis (0 x, 1 y, 2 z) that it follows most."""
-        size = np.abs(self.directions)
-        return max(permutations(range(3)), key=lambda order: sum(size[a, w] for a, w in enumerate(order)))
+        """For each array axis the world axis (0 x, 1 y, 2 z) that it follows most.
+
+        Compared in millionths, so that rounding decides nothing. In a tie, as at 45 degrees, the array order
+        (superior, posterior, left) wins: a canonical grid stays as it is.
+        """
+        size = np.rint(np.abs(self.directions) * 1e6).astype(int)
+        return max(permutations((2, 1, 0)), key=lambda order: sum(size[a, w] for a, w in enumerate(order)))
 
     @cached_property
     def orientation(self) -> str:
@@ -140,12 +138,14 @@ class Grid:
 
     def permuted(self, order: tuple[int, int, int]) -> Grid:
         """The grid of ``voxels.transpose(order)``."""
+        a, b, c = (range(3)[axis] for axis in order)
         affine = self.affine.copy()
-        affine[:3, :3] = self.affine[:3, list(order)]
-        return Grid((self.shape[order[0]], self.shape[order[1]], self.shape[order[2]]), affine, self.frame_of_reference)
+        affine[:3, :3] = self.affine[:3, [a, b, c]]
+        return Grid((self.shape[a], self.shape[b], self.shape[c]), affine, self.frame_of_reference)
 
     def flipped(self, axis: int) -> Grid:
         """The grid of ``np.flip(voxels, axis)``."""
+        axis = range(3)[axis]
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, axis] * (self.shape[axis] - 1)
         affine[:3, axis] *= -1
@@ -161,8 +161,15 @@ class Grid:
         """The grid over the same field of view with another spacing.
 
         The outer faces of the first voxels coincide, so the new first centre lies half the difference in spacing
-        inside the old one; the far faces coincide to within half a voxel.
+        inside the old one; the far faces coincide to within half a new voxel, where that leaves a voxel at all.
+
+        Raises
+        ------
+        GeometryError
+            If a spacing is not a positive number.
         """
+        if not all(0 < s < np.inf for s in spacing_mm):
+            raise GeometryError(f"Spacing is a positive number of mm along each of k, j, i, not {spacing_mm}.")
         ratio = np.asarray(spacing_mm) / self.spacing_mm
         shape = tuple(max(1, round(n / r)) for n, r in zip(self.shape, ratio, strict=True))
         affine = self.affine.copy()
@@ -181,3 +188,25 @@ class Grid:
         """Whether (..., 3) LPS points lie inside the field of view (voxel faces included)."""
         kji = self.to_kji(lps_mm)
         return np.asarray(((kji >= -0.5) & (kji <= np.asarray(self.shape) - 0.5)).all(axis=-1))
+
+
+def _checked_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    try:
+        k, j, i = map(index, shape)
+    except (TypeError, ValueError):
+        k = j = i = 0
+    if min(k, j, i) < 1:
+        raise GeometryError(f"A grid has three sizes of at least 1 (slices, rows, columns), not {shape}.")
+    return k, j, i
+
+
+def _checked_affine(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    checked = np.array(affine, dtype=np.float64)
+    if checked.shape != (4, 4) or not np.isfinite(checked).all() or not np.array_equal(checked[3], (0, 0, 0, 1)):
+        raise GeometryError(f"An affine is a finite 4x4 matrix ending in 0 0 0 1, not {affine!r}.")
+    axes = checked[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if not lengths.all() or abs(np.linalg.det(axes / lengths)) < _SMALLEST_VOLUME:
+        raise GeometryError(f"This affine has no inverse: its axes lie in one plane or one has no length.\n{checked}")
+    checked.flags.writeable = False
+    return checked

@@ -61,10 +61,11 @@ class Series:
     def label(self) -> str:
         """A line for a list: number, description, modality, size and spacing."""
         slices, rows, columns = self.shape
-        where = "" if self.spacing_mm is None else " at {2:.2f} x {1:.2f} x {0:.2f} mm".format(*self.spacing_mm)
+        number = "" if self.number is None else f"{self.number}  "
         name = self.description or "(no description)"
         part = f" part {self.part}" if self.part else ""
-        return f"{'' if self.number is None else self.number}  {name}{part}: {self.modality}, {columns} x {rows} x {slices}{where}".strip()
+        spacing = "" if self.spacing_mm is None else " at {2:.2f} x {1:.2f} x {0:.2f} mm".format(*self.spacing_mm)
+        return f"{number}{name}{part}: {self.modality}, {columns} x {rows} x {slices}{spacing}"
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tomolens.core.errors import GeometryError
-from tomolens.core.grid import Grid
 from tomolens.core.picture import volume_html
-from tomolens.core.series import Series
+
+if TYPE_CHECKING:
+    from tomolens.core.grid import Grid
+    from tomolens.core.series import Series
 
 
 class Unit(StrEnum):
@@ -75,6 +77,12 @@ class Volume:
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between voxel centres along k, j, i in mm."""
         return self.grid.spacing_mm
+
+    @property
+    def extent_mm(self) -> tuple[float, float, float]:
+        """Field of view along k, j, i in mm, from outer face to outer face."""
+        k, j, i = (n * spacing for n, spacing in zip(self.shape, self.spacing_mm, strict=True))
+        return k, j, i
 
     @property
     def name(self) -> str:
