@@ -23,7 +23,5 @@ def test_a_run_written_as_json_and_read_back_is_the_same_run() -> None:
 
 
 def test_a_run_names_everything_needed_to_repeat_it() -> None:
-    assert {
-        "model", "model_version", "weights_sha256", "options", "series_uid", "history", "device", "precision", "started",
-        "seconds", "peak_memory_mb", "versions", "notes",
-    } <= set(RUN.to_dict())  # fmt: skip
+    manifest = "model model_version weights_sha256 options series_uid history device precision started seconds versions"
+    assert set(manifest.split()) <= set(RUN.to_dict())
