@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from grids import grids, numbered
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.core.grids import grids, numbered
 from tomolens.core.errors import FindingError, OptionError
 from tomolens.core.finding import RESEARCH_USE, Detection, Finding
 from tomolens.core.grid import Grid

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from grids import ORDERS, SPACINGS_MM, grids
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from tests.core.grids import ORDERS, SPACINGS_MM, grids
 from tomolens.core.errors import GeometryError
 from tomolens.core.grid import Grid
 

@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from grids import ORDERS, grids, numbered
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from tests.core.grids import ORDERS, grids, numbered
 from tomolens.core.errors import GeometryError
 from tomolens.core.grid import Grid
 from tomolens.core.series import Series
