@@ -32,6 +32,9 @@ class Series:
     A study is the series that share ``study_uid``. One folder may give several `Series` with the same ``uid`` where
     a series holds more than one stack (another orientation, size or frame of reference): ``part`` numbers them from 1,
     and is 0 where the series is one stack.
+
+    Slice k of the volume is frame ``frames[k]`` (from 0) of ``files[k]``; a file of several frames stands there once for
+    each. ``copies`` are files that repeat an instance of ``files``.
     """
 
     uid: str
@@ -51,6 +54,8 @@ class Series:
     study_date: str = ""
     transfer_syntax: str = ""
     problems: tuple[Problem, ...] = ()
+    frames: tuple[int, ...] = field(default=(), repr=False)
+    copies: tuple[Path, ...] = field(default=(), repr=False)
 
     @property
     def refused(self) -> bool:

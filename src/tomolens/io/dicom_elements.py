@@ -1,0 +1,128 @@
+"""Header values as plain Python values, read fast and forgivingly.
+
+pydicom's own conversion of one element costs as much as parsing the whole header; a folder of ten thousand slices needs
+forty of them a file. Here the raw bytes are read directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+
+from tomolens.core.errors import ReadError
+
+_TAGS: dict[str, int] = {}
+"""Keywords already looked up in the dictionary of PS3.6, which never changes."""
+
+
+class Elements:
+    """The elements of one data set or sequence item, by keyword.
+
+    An absent or empty element is an empty text, an empty tuple or None.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __contains__(self, keyword: str) -> bool:
+        return tag(keyword) in self._dataset
+
+    def text(self, keyword: str) -> str:
+        """The value as text without padding; several values stay joined by backslashes."""
+        element = self._element(keyword)
+        if isinstance(element, bytes):
+            return element.decode("latin-1").strip(" \0")
+        return element
+
+    def named(self, keyword: str) -> str:
+        """A text that may hold any character, decoded by the file's character set."""
+        raw = self._element(keyword)
+        if isinstance(raw, bytes) and raw.isascii():
+            return self.text(keyword)
+        return str(self._dataset.get(keyword) or "").strip()
+
+    def texts(self, keyword: str) -> tuple[str, ...]:
+        """Each value as text."""
+        text = self.text(keyword)
+        return tuple(part.strip() for part in text.split("\\")) if text else ()
+
+    def floats(self, keyword: str) -> tuple[float, ...]:
+        """The values of a decimal string, or of binary floats.
+
+        Raises
+        ------
+        ReadError
+            If a value is no number.
+        """
+        try:
+            return tuple(float(part) for part in self.texts(keyword))
+        except ValueError as wrong:
+            raise ReadError(f"{keyword} is {self.text(keyword)!r}, not numbers") from wrong
+
+    def float(self, keyword: str) -> float | None:
+        """The first value of a decimal string."""
+        values = self.floats(keyword)
+        return values[0] if values else None
+
+    def integer(self, keyword: str) -> int | None:
+        """The first value of an integer string."""
+        value = self.float(keyword)
+        return None if value is None else int(value)
+
+    def binary(self, keyword: str) -> int | None:
+        """The first value of an unsigned binary integer (VR US or UL)."""
+        element = self._dataset.get_item(tag(keyword)) if keyword in self else None
+        value = None if element is None else element.value
+        if isinstance(element, RawDataElement) and isinstance(value, bytes):
+            size = 4 if len(value) == 4 else 2
+            return int.from_bytes(value[:size], "little" if element.is_little_endian else "big") if value else None
+        return None if value in (None, "") else int(value if isinstance(value, int) else value[0])
+
+    def raw(self, keyword: str) -> bytes | str:
+        """The value as it stands in the file: to compare, not to read."""
+        return self._element(keyword)
+
+    def items(self, keyword: str) -> Iterator[Elements]:
+        """The items of a sequence."""
+        return (Elements(item) for item in self._dataset.get(keyword) or ())
+
+    def first(self, keyword: str) -> Elements:
+        """The first item of a sequence; without elements where there is none."""
+        return next(self.items(keyword), Elements(Dataset()))
+
+    def overlaid(self, wanted: Iterable[int], *groups: Elements) -> Elements:
+        """These elements with the wanted ones of each group's macros laid over them, the last group on top.
+
+        A functional group (PS3.3 C.7.6.16.2) is a data set of sequences with one item each; private sequences, which
+        some vendors fill with positions of their own, are left out.
+        """
+        flat = Dataset()
+        flat.update({number: self._dataset.get_item(number) for number in wanted if number in self._dataset})
+        for group in groups:
+            for macro in group._macros():
+                flat.update({number: macro.get_item(number) for number in wanted if number in macro})
+        return Elements(flat)
+
+    def _macros(self) -> Iterator[Dataset]:
+        for number in self._dataset:
+            if not number.tag.is_private and number.VR == "SQ" and number.value:
+                yield number.value[0]
+
+    def _element(self, keyword: str) -> bytes | str:
+        if keyword not in self:
+            return ""
+        value = self._dataset.get_item(tag(keyword)).value
+        if value is None or isinstance(value, bytes | str):
+            return value or ""
+        return str(value) if isinstance(value, int | float) else "\\".join(map(str, value))
+
+
+def tag(keyword: str) -> int:
+    """The number of a keyword of PS3.6."""
+    number = _TAGS.get(keyword)
+    if number is None:
+        number = _TAGS[keyword] = int(tag_for_keyword(keyword) or 0)
+    return number

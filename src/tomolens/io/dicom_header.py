@@ -1,0 +1,203 @@
+"""Read what the header of one DICOM file says of its slices. No pixel is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import pydicom
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from tomolens.core.errors import ReadError
+from tomolens.io.dicom_elements import Elements, tag
+from tomolens.io.dicom_slice import PixelFormat, Rescale, SeriesHeader, Slice
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_NOT_IMAGES = {
+    "1.2.840.10008.1.3.10": "a DICOMDIR index; the files it names are read themselves",
+    "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation (SEG), not an acquired image",
+    "1.2.840.10008.5.1.4.1.1.66.7": "a label map segmentation, not an acquired image",
+    "1.2.840.10008.5.1.4.1.1.30": "a parametric map, not an acquired image",
+}
+"""Storage SOP Classes (PS3.4 B.5) that are no acquired image although they may have rows, columns and a place."""
+
+_SERIES = (
+    "SOPClassUID SeriesInstanceUID StudyInstanceUID Modality FrameOfReferenceUID SeriesDescription SeriesNumber"
+    " ConvolutionKernel Manufacturer PatientID StudyDate"
+).split()
+_IMAGE = (
+    "SOPInstanceUID InstanceNumber ImageType ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness"
+    " SpacingBetweenSlices RescaleSlope RescaleIntercept RescaleType ModalityLUTSequence PixelPaddingValue"
+    " PixelPaddingRangeLimit SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
+).split()
+_PIXELS = (
+    "Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored HighBit"
+    " PixelRepresentation"
+).split()
+MARKS = (
+    "AcquisitionNumber TemporalPositionIdentifier TemporalPositionIndex EchoNumbers EchoTime EffectiveEchoTime"
+    " InversionTime ImageType FrameType DiffusionBValue DiffusionGradientOrientation TriggerTime StackID"
+    " FrameAcquisitionNumber ConvolutionKernel SliceThickness AcquisitionTime ContentTime"
+).split()
+"""What can tell two acquisitions of one place apart, the most telling first."""
+_WANTED = sorted({tag(keyword) for keyword in (*_SERIES, *_IMAGE, *_PIXELS, *MARKS)})
+_DICM_OFFSET = 128
+
+
+def read_slices(path: Path) -> tuple[Slice, ...]:
+    """Read the slices of one file from its header: one, or one for each frame.
+
+    Raises
+    ------
+    ReadError
+        If the file is no DICOM image that has a place in the patient; the message is the reason, without the path.
+    """
+    with path.open("rb") as file:
+        dataset = _header(file)
+        offset = None if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian else file.tell()
+    elements = Elements(dataset)
+    _refuse_other_objects(elements)
+    pixels = _pixel_format(elements, _transfer_syntax(dataset), offset)
+    series = _series(elements)
+    frames = enumerate(_frames(elements, pixels.frames))
+    return tuple(_slice(path, number, frame, elements, series, pixels) for number, frame in frames)
+
+
+def _header(file: BinaryIO) -> Dataset:
+    """The wanted elements before the pixels; the file is left at the pixels."""
+    start = file.read(_DICM_OFFSET + 4)
+    if start[_DICM_OFFSET:] != b"DICM" and not _looks_bare(start):
+        raise ReadError("not a DICOM file")
+    file.seek(0)
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_WANTED)
+    except Exception as broken:  # pydicom meets broken bytes with many kinds of error
+        raise ReadError(f"a damaged DICOM file ({type(broken).__name__}: {broken})") from broken
+
+
+def _looks_bare(start: bytes) -> bool:
+    """Whether these may be the first bytes of a data set without the preamble of PS3.10 7.1."""
+    group, element = start[:2], int.from_bytes(start[2:4], "little")
+    return group in (b"\x02\x00", b"\x08\x00") and element < 0x20 and len(start) > _DICM_OFFSET
+
+
+def _transfer_syntax(dataset: Dataset) -> str:
+    stated = dataset.file_meta.get("TransferSyntaxUID")
+    implicit, _ = dataset.original_encoding
+    return str(stated or (ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian))
+
+
+def _refuse_other_objects(elements: Elements) -> None:
+    modality = elements.text("Modality")
+    reason = _NOT_IMAGES.get(elements.text("SOPClassUID"))
+    if reason is None and modality == "SEG":
+        reason = _NOT_IMAGES["1.2.840.10008.5.1.4.1.1.66.4"]
+    if reason is None and not (elements.binary("Rows") and elements.binary("Columns")):
+        reason = f"no image{f' (a {modality} object)' if modality else ''}"
+    samples = elements.binary("SamplesPerPixel") or 1
+    if reason is None and samples != 1:
+        reason = f"a colour image ({elements.text('PhotometricInterpretation')}), not a slice of numbers"
+    if reason is not None:
+        raise ReadError(reason)
+
+
+def _pixel_format(elements: Elements, transfer_syntax: str, offset: int | None) -> PixelFormat:
+    allocated = elements.binary("BitsAllocated") or 16
+    return PixelFormat(
+        transfer_syntax=transfer_syntax,
+        rows=elements.binary("Rows") or 0,
+        columns=elements.binary("Columns") or 0,
+        frames=elements.integer("NumberOfFrames") or 1,
+        bits_allocated=allocated,
+        bits_stored=elements.binary("BitsStored") or allocated,
+        signed=elements.binary("PixelRepresentation") == 1,
+        photometric=elements.text("PhotometricInterpretation"),
+        offset=offset,
+    )
+
+
+def _series(elements: Elements) -> SeriesHeader:
+    return SeriesHeader(
+        uid=elements.text("SeriesInstanceUID"),
+        study_uid=elements.text("StudyInstanceUID"),
+        modality=elements.text("Modality"),
+        frame_of_reference=elements.text("FrameOfReferenceUID") or None,
+        description=elements.named("SeriesDescription"),
+        number=elements.integer("SeriesNumber"),
+        kernel=elements.named("ConvolutionKernel"),
+        manufacturer=elements.named("Manufacturer"),
+        patient_id=elements.named("PatientID"),
+        study_date=elements.text("StudyDate"),
+    )
+
+
+def _frames(elements: Elements, count: int) -> Iterator[Elements]:
+    """The elements of each frame: the file's own, or its functional groups (PS3.3 C.7.6.16) laid flat over them."""
+    if "PerFrameFunctionalGroupsSequence" not in elements:
+        if count > 1:
+            raise ReadError(f"{count} frames that have no position each")
+        yield elements
+        return
+    shared = elements.first("SharedFunctionalGroupsSequence")
+    per_frame = list(elements.items("PerFrameFunctionalGroupsSequence"))
+    if len(per_frame) != count:
+        raise ReadError(f"{count} frames, but {len(per_frame)} functional groups that describe them")
+    for frame in per_frame:
+        yield elements.overlaid(_WANTED, shared, frame)
+
+
+def _slice(
+    path: Path, number: int, frame: Elements, file: Elements, series: SeriesHeader, pixels: PixelFormat
+) -> Slice:
+    return Slice(
+        path=path,
+        frame=number,
+        instance_uid=file.text("SOPInstanceUID"),
+        instance_number=file.integer("InstanceNumber") or 0,
+        series=series,
+        pixels=pixels,
+        position=_geometry(frame, "ImagePositionPatient", 3),
+        orientation=_geometry(frame, "ImageOrientationPatient", 6),
+        spacing=_geometry(frame, "PixelSpacing", 2),
+        thickness=frame.float("SliceThickness") or frame.float("SpacingBetweenSlices"),
+        rescale=_rescale(frame),
+        padding=_padding(file, pixels),
+        image_type=frame.texts("FrameType") or file.texts("ImageType"),
+        marks=tuple(frame.raw(keyword) for keyword in MARKS),
+    )
+
+
+def _geometry(frame: Elements, keyword: str, count: int) -> tuple[float, ...]:
+    values = frame.floats(keyword)
+    if not values:
+        raise ReadError(f"an image without a place in the patient (no {keyword})")
+    if len(values) != count:
+        raise ReadError(f"{keyword} has {len(values)} values, not {count}")
+    return values
+
+
+def _rescale(frame: Elements) -> Rescale:
+    slope, intercept = frame.float("RescaleSlope"), frame.float("RescaleIntercept")
+    return Rescale(
+        slope=1.0 if slope is None else slope,
+        intercept=intercept or 0.0,
+        type=frame.text("RescaleType"),
+        stated=slope is not None and intercept is not None,
+        has_table="ModalityLUTSequence" in frame,
+    )
+
+
+def _padding(file: Elements, pixels: PixelFormat) -> tuple[int, ...] | None:
+    first, last = file.binary("PixelPaddingValue"), file.binary("PixelPaddingRangeLimit")
+    if first is None:
+        return None
+    values = (first, first if last is None else last)
+    return tuple(_signed(value, pixels.bits_allocated) for value in values) if pixels.signed else values
+
+
+def _signed(value: int, bits: int) -> int:
+    """An unsigned number read as two's complement: padding values are written as either (PS3.5 7.1)."""
+    return value - (1 << bits) if value >= 1 << (bits - 1) else value

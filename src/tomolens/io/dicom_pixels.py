@@ -1,0 +1,145 @@
+"""The stored pixels of DICOM slices, decoded by free codecs only."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID
+
+from tomolens.core.errors import ReadError
+
+if TYPE_CHECKING:
+    from tomolens.io.dicom_slice import PixelFormat
+
+_NATIVE = {
+    str(uid.ImplicitVRLittleEndian): "<",
+    str(uid.ExplicitVRLittleEndian): "<",
+    str(uid.DeflatedExplicitVRLittleEndian): "<",
+    str(uid.ExplicitVRBigEndian): ">",
+}
+"""Uncompressed pixels and their byte order (PS3.5 A.1 to A.3, A.5)."""
+_CODECS = {
+    str(uid.JPEGBaseline8Bit): "gdcm",
+    str(uid.JPEGExtended12Bit): "gdcm",
+    str(uid.JPEGLossless): "gdcm",
+    str(uid.JPEGLosslessSV1): "gdcm",
+    str(uid.JPEGLSLossless): "pyjpegls",
+    str(uid.JPEGLSNearLossless): "pyjpegls",
+    str(uid.JPEG2000Lossless): "pylibjpeg",
+    str(uid.JPEG2000): "pylibjpeg",
+    str(uid.HTJ2KLossless): "pylibjpeg",
+    str(uid.HTJ2KLosslessRPCL): "pylibjpeg",
+    str(uid.HTJ2K): "pylibjpeg",
+    str(uid.RLELossless): "pydicom",
+}
+"""Compressed pixels and who decodes them (PS3.5 A.4): pyjpegls, pylibjpeg-openjpeg, python-gdcm, and pydicom for RLE."""
+_PIXEL_DATA = {"<": b"\xe0\x7f\x10\x00", ">": b"\x7f\xe0\x00\x10"}
+_DATA_SET_START = 132
+
+
+def is_supported(pixels: PixelFormat) -> bool:
+    """Whether slices stored like this can be decoded."""
+    return pixels.transfer_syntax in _NATIVE or pixels.transfer_syntax in _CODECS
+
+
+def syntax_name(transfer_syntax: str) -> str:
+    """The name of a transfer syntax in PS3.6 A, or its UID where it is private."""
+    return UID(transfer_syntax).name
+
+
+def read_frames(path: Path, pixels: PixelFormat, frames: Iterable[int]) -> Iterator[NDArray[Any]]:
+    """Read the stored pixels of some frames of one file, (rows, columns) each, in the order asked for.
+
+    Raises
+    ------
+    ReadError
+        If the transfer syntax has no free decoder, or the pixels are damaged or cut short.
+    """
+    if not is_supported(pixels):
+        raise ReadError(f"{path}: pixels stored as {syntax_name(pixels.transfer_syntax)} cannot be decoded.")
+    try:
+        with _at_pixels(path, pixels) as file:
+            yield from (_cleaned(frame, pixels) for frame in _frames(file, pixels, frames))
+    except Exception as broken:  # each codec has its own kinds of error
+        if isinstance(broken, ReadError):
+            raise
+        name = syntax_name(pixels.transfer_syntax)
+        raise ReadError(f"{path}: the pixels ({name}) are damaged: {broken}") from broken
+
+
+def _at_pixels(path: Path, pixels: PixelFormat) -> BinaryIO:
+    """The file, or its inflated data set, at the Pixel Data element."""
+    if pixels.offset is not None:
+        file = path.open("rb")
+        file.seek(pixels.offset)
+        return file
+    raise NotImplementedError(zlib, _DATA_SET_START)
+
+
+def _frames(file: BinaryIO, pixels: PixelFormat, frames: Iterable[int]) -> Iterator[NDArray[Any]]:
+    order = _NATIVE.get(pixels.transfer_syntax, "<")
+    if file.read(4) != _PIXEL_DATA[order]:
+        raise ReadError("no Pixel Data element where the header ends")
+    file.seek(4 if pixels.transfer_syntax == uid.ImplicitVRLittleEndian else 8, 1)
+    if pixels.transfer_syntax in _NATIVE:
+        return _native(file, pixels, order, frames)
+    return _compressed(BytesIO(file.read()), pixels, frames)
+
+
+def _native(file: BinaryIO, pixels: PixelFormat, order: str, frames: Iterable[int]) -> Iterator[NDArray[Any]]:
+    stored = stored_type(pixels).newbyteorder(order)  # type: ignore[arg-type]
+    count = pixels.rows * pixels.columns
+    start = file.tell()
+    for frame in frames:
+        file.seek(start + frame * count * stored.itemsize)
+        values = np.frombuffer(file.read(count * stored.itemsize), stored)
+        if values.size != count:
+            raise ReadError(f"{values.size} pixels where {count} belong: the file is cut short")
+        yield values.reshape(pixels.rows, pixels.columns).astype(stored.newbyteorder("="), copy=False)
+
+
+def _compressed(buffer: BytesIO, pixels: PixelFormat, frames: Iterable[int]) -> Iterator[NDArray[Any]]:
+    decoder = get_decoder(UID(pixels.transfer_syntax))
+    options: dict[str, Any] = {
+        "rows": pixels.rows,
+        "columns": pixels.columns,
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": pixels.photometric,
+        "pixel_representation": int(pixels.signed),
+        "bits_allocated": pixels.bits_allocated,
+        "bits_stored": pixels.bits_stored,
+        "pixel_keyword": "PixelData",
+    }
+    for frame in frames:
+        one = get_frame(buffer, frame, number_of_frames=pixels.frames)
+        codec = _CODECS[pixels.transfer_syntax]
+        values, _ = decoder.as_array(encapsulate([one]), index=0, raw=True, decoding_plugin=codec, **options)
+        yield values.reshape(pixels.rows, pixels.columns)
+
+
+def stored_type(pixels: PixelFormat) -> np.dtype[Any]:
+    """The type of the stored values: 8, 16 or 32 bits, signed or not."""
+    return np.dtype(f"{'i' if pixels.signed else 'u'}{pixels.bits_allocated // 8}")
+
+
+def _cleaned(values: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
+    """Values without what stands in the unused high bits, such as retired overlays (PS3.5 8.1.1)."""
+    unused = pixels.bits_allocated - pixels.bits_stored
+    if not unused or _fits(values, pixels):
+        return values
+    return (values << unused) >> unused  # the right shift fills with the sign where there is one
+
+
+def _fits(values: NDArray[Any], pixels: PixelFormat) -> bool:
+    low = -(1 << (pixels.bits_stored - 1)) if pixels.signed else 0
+    return bool(values.min() >= low and values.max() < low + (1 << pixels.bits_stored))

@@ -1,0 +1,186 @@
+"""Read one DICOM series into a volume."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomolens.core.errors import GeometryError, MissingSliceError, OptionError, ReadError, TomolensError
+from tomolens.core.progress import Progress, Step, silent
+from tomolens.core.volume import Unit, Volume
+from tomolens.io.dicom_header import read_slices
+from tomolens.io.dicom_pixels import read_frames
+from tomolens.io.dicom_series import series_of
+from tomolens.io.rescale import fits_int16, is_whole, rescale_into
+from tomolens.io.untilt import untilted
+
+if TYPE_CHECKING:
+    from tomolens.core.series import Problem, Series
+    from tomolens.io.dicom_slice import Slice
+    from tomolens.io.dicom_stack import Stack
+
+Tilt = Literal["keep", "resample"]
+Missing = Literal["refuse", "keep-largest"]
+_ERRORS: dict[str, type[TomolensError]] = {
+    "missing-slice": MissingSliceError,
+    "unequal-spacing": GeometryError,
+    "repeated-positions": GeometryError,
+    "shifted-slices": GeometryError,
+}
+_GAPS = ("missing-slice", "unequal-spacing")
+_FRAMES_A_JOB = 16
+
+
+def read_series(
+    series: Series, *, tilt: Tilt = "keep", missing: Missing = "refuse", progress: Progress = silent
+) -> Volume:
+    """Read one series into a volume.
+
+    The numbers are Hounsfield units for CT and have no unit for anything else: int16 where every rescale slope and
+    intercept is whole and the result fits, else float32. Slices lie in the order of their positions along +normal
+    (row direction x column direction). The files are opened for reading only.
+
+    Parameters
+    ----------
+    series
+        As found by `find_series`.
+    tilt
+        What to do with a tilted gantry's sheared slices: ``keep`` the sheared grid, in which every voxel is where it
+        was measured, or ``resample`` each slice within its plane onto a rectangular grid.
+    missing
+        What to do where slices are missing: ``refuse``, or ``keep-largest`` run of equally distant slices.
+    progress
+        Told ``Step("read slices", slices, all slices)``; may raise `Cancelled` to stop.
+
+    Raises
+    ------
+    MissingSliceError
+        If a slice is missing; the message names the gap.
+    GeometryError
+        If the slices cannot be one regular grid.
+    ReadError
+        If the series has a problem that is not of geometry, or a file is damaged or has changed since the scan.
+    OptionError
+        If ``tilt`` or ``missing`` is not one of the words above.
+    """
+    return read_stack(series, _stack_of(series), tilt=tilt, missing=missing, progress=progress)
+
+
+def read_stack(
+    series: Series, stack: Stack, *, tilt: Tilt = "keep", missing: Missing = "refuse", progress: Progress = silent
+) -> Volume:
+    """Read a stack whose headers are at hand; see `read_series`."""
+    _check_option("tilt", tilt, get_args(Tilt))
+    _check_option("missing", missing, get_args(Missing))
+    _refuse(series, missing)
+    stack, history = _largest_run(stack)
+    voxels = _voxels(stack, progress)
+    is_ct = series.modality == "CT"
+    volume = Volume(
+        voxels,
+        stack.grid(),
+        Unit.HU if is_ct else Unit.ARBITRARY,
+        series.modality,
+        series,
+        _padding(stack),
+        history,
+    )
+    return untilted(volume) if tilt == "resample" and volume.grid.is_sheared else volume
+
+
+def _check_option(name: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise OptionError(f"{name} is one of {', '.join(accepted)}, not {value!r}.")
+
+
+def _refuse(series: Series, missing: Missing) -> None:
+    for problem in series.problems:
+        if problem.refused and not (missing == "keep-largest" and problem.kind in _GAPS):
+            raise _error(series, problem)
+
+
+def _error(series: Series, problem: Problem) -> TomolensError:
+    hint = ' missing="keep-largest" reads the longest run of slices.' if problem.kind in _GAPS else ""
+    return _ERRORS.get(problem.kind, ReadError)(f"{series.label}: {problem}{hint}")
+
+
+def _stack_of(series: Series) -> Stack:
+    """The series' own slices, from its files."""
+    chosen = set(zip(series.files, series.frames, strict=True))
+    files = dict.fromkeys((*series.files, *series.copies))
+    slices = [s for path in files for s in read_slices(path) if path in series.copies or (path, s.frame) in chosen]
+    found = series_of(slices)
+    if len(found) != 1 or found[0][0].files != series.files:
+        raise ReadError(f"{series.label}: its files have changed since the folder was scanned; scan it again.")
+    return found[0][1]
+
+
+def _largest_run(stack: Stack) -> tuple[Stack, tuple[str, ...]]:
+    if stack.is_regular:
+        return stack, ()
+    start, stop = stack.longest_run()
+    kept = (
+        f"slices {start + 1} to {stop} of {len(stack)}, {stack.heights[start]:.2f} to {stack.heights[stop - 1]:.2f} mm"
+    )
+    return stack.part(start, stop), (f"kept the longest run of equally distant slices: {kept}",)
+
+
+def _padding(stack: Stack) -> float | None:
+    """The rescaled padding value, where all slices have the same."""
+    values = {None if s.padding is None else s.rescale.slope * s.padding[0] + s.rescale.intercept for s in stack.slices}
+    return values.pop() if len(values) == 1 else None
+
+
+class _TooWide(Exception):
+    """A slice whose numbers are no 16-bit integers."""
+
+
+def _voxels(stack: Stack, progress: Progress) -> NDArray[Any]:
+    first = stack.slices[0].pixels
+    shape = (len(stack), first.rows, first.columns)
+    if all(is_whole(s.rescale.slope, s.rescale.intercept) for s in stack.slices):
+        try:
+            return _filled(np.empty(shape, np.int16), stack, progress)
+        except _TooWide:
+            pass
+    return _filled(np.empty(shape, np.float32), stack, progress)
+
+
+def _filled(voxels: NDArray[Any], stack: Stack, progress: Progress) -> NDArray[Any]:
+    """Read every slice into its place, several files at once."""
+    total, done = len(stack), 0
+    progress(Step("read slices", 0, total))
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8))
+    try:
+        jobs = [pool.submit(_fill, voxels, path, members) for path, members in _jobs(stack)]
+        for job in as_completed(jobs):
+            done += job.result()
+            progress(Step("read slices", done, total))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return voxels
+
+
+def _jobs(stack: Stack) -> Iterator[tuple[Path, list[tuple[int, Slice]]]]:
+    """Slices of one file, at most a few at once, each with its index."""
+    for path, group in groupby(enumerate(stack.slices), key=lambda pair: pair[1].path):
+        members = list(group)
+        for start in range(0, len(members), _FRAMES_A_JOB):
+            yield path, members[start : start + _FRAMES_A_JOB]
+
+
+def _fill(voxels: NDArray[Any], path: Path, members: list[tuple[int, Slice]]) -> int:
+    frames = read_frames(path, members[0][1].pixels, [s.frame for _, s in members])
+    for (k, item), stored in zip(members, frames, strict=True):
+        slope, intercept = item.rescale.slope, item.rescale.intercept
+        if voxels.dtype == np.int16 and not fits_int16(stored, slope, intercept):
+            raise _TooWide
+        rescale_into(voxels[k], stored, slope, intercept)
+    return len(members)

@@ -1,0 +1,60 @@
+"""Image files that hold one volume: which there are, and what they leave unsaid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomolens.core.errors import OptionError, ReadError
+from tomolens.core.volume import Unit, Volume
+from tomolens.io.itk_images import read_itk
+from tomolens.io.nifti import read_nifti
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
+_MODALITIES = ("CT", "MR")
+_AIR_HU = -900
+
+
+def image_suffix(path: Path) -> str:
+    """The suffix that names the format, ``.nii.gz`` in one piece, in lower case."""
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+
+
+def read_image(path: Path, *, modality: str | None = None) -> Volume:
+    """Read one image file; see `tomolens.io.read.read_volume`.
+
+    Raises
+    ------
+    ReadError
+        If the file is damaged, or is not one 3D image of numbers.
+    OptionError
+        If ``modality`` is neither ``CT`` nor ``MR``.
+    """
+    if modality not in (None, *_MODALITIES):
+        raise OptionError(f"modality is one of {', '.join(_MODALITIES)}, not {modality!r}.")
+    read = read_nifti if image_suffix(path) in NIFTI_SUFFIXES else read_itk
+    voxels, grid, facts = read(path)
+    if voxels.dtype == np.float32 and not np.isfinite(voxels).all():
+        raise ReadError(f"{path}: {np.count_nonzero(~np.isfinite(voxels))} voxels are not finite numbers.")
+    history = tuple(facts.get("history", ()))
+    if modality is None and "modality" not in facts:
+        modality, why = _guess(voxels)
+        history += (f"taken for {modality}: {path.name} does not say, and {why}",)
+    modality = modality or str(facts["modality"])
+    unit = Unit.HU if modality == "CT" else Unit.ARBITRARY
+    return Volume(voxels, grid, unit, modality, None, facts.get("padding"), history)
+
+
+def _guess(voxels: NDArray[Any]) -> tuple[str, str]:
+    """CT or MR, and why."""
+    low = float(voxels.min())
+    whole = voxels.dtype == np.int16 or bool((voxels == np.round(voxels)).all())
+    if low <= _AIR_HU and whole:
+        return "CT", f"its voxels are whole numbers down to {low:g}, as Hounsfield units are"
+    return "MR", f"its voxels, from {low:g}, are not whole numbers that reach down to air at {_AIR_HU} HU"

@@ -1,0 +1,98 @@
+"""NIfTI in and out. NIfTI's world is RAS mm and its first array axis is the fastest; both end here.
+
+A NIfTI-1 header holds its affine in float32, too coarse to give a grid back exactly. So a written file also carries, in a
+header extension of text (code 6), the grid in full precision and what else NIfTI has no place for. The extension counts
+only while it agrees with the header.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from tomolens.core.errors import GeometryError, ReadError
+from tomolens.core.grid import Grid
+from tomolens.io.rescale import rescaled
+
+if TYPE_CHECKING:
+    from tomolens.core.volume import Volume
+
+_LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_KJI = [2, 1, 0, 3]
+"""Columns of an affine over (i, j, k), reordered for (k, j, i), and back."""
+_MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
+_TEXT = 6
+_SCANNER = 1
+_FLOAT32 = 1e-5
+"""Relative agreement of the exact affine with the header's float32 one."""
+
+
+def read_nifti(path: Path) -> tuple[NDArray[Any], Grid, dict[str, Any]]:
+    """Voxels (int16 or float32), their grid, and the facts that `write_nifti` left in the header.
+
+    Raises
+    ------
+    ReadError
+        If the file is damaged or does not hold one 3D image of numbers.
+    GeometryError
+        If the header does not say where the image lies: sform and qform codes are both 0.
+    """
+    try:
+        image = nib.load(path)
+        slope, intercept = image.header.get_slope_inter()
+        stored = np.asarray(image.dataobj.get_unscaled())
+    except Exception as broken:  # nibabel meets broken bytes with many kinds of error
+        raise ReadError(f"{path}: not a readable NIfTI file ({broken}).") from broken
+    stored = stored.reshape(stored.shape[:3]) if stored.ndim > 3 and set(stored.shape[3:]) == {1} else stored
+    if stored.ndim != 3 or stored.dtype.kind not in "iuf":
+        raise ReadError(f"{path}: {stored.ndim} dimensions of {stored.dtype}, not one 3D image of numbers.")
+    facts = _facts(image.header)
+    affine = _affine(image.header, path)
+    exact = np.asarray(facts.get("affine_kji_to_lps_mm", affine), float)
+    scale = np.abs(affine[:3]).max()
+    if exact.shape == (4, 4) and np.abs(exact - affine).max() <= _FLOAT32 * scale:
+        affine = exact
+    voxels = rescaled(stored.transpose(2, 1, 0), 1.0 if slope is None else slope, intercept or 0.0)
+    return voxels, Grid(voxels.shape, affine, facts.get("frame_of_reference")), facts
+
+
+def _affine(header: Any, path: Path) -> NDArray[np.float64]:
+    """(k, j, i) to LPS mm, from the sform, else the qform."""
+    if header["sform_code"] <= 0 and header["qform_code"] <= 0:
+        raise GeometryError(f"{path}: sform and qform codes are 0: the file does not say where its image lies.")
+    ras = header.get_best_affine()
+    ras[:3] *= _MM.get(header.get_xyzt_units()[0], 1.0)
+    return np.asarray(_LPS_FROM_RAS @ ras)[:, _KJI]
+
+
+def _facts(header: Any) -> dict[str, Any]:
+    for extension in header.extensions:
+        if extension.get_code() == _TEXT:
+            try:
+                facts = json.loads(extension.get_content())["tomolens"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            return dict(facts)
+    return {}
+
+
+def write_nifti(volume: Volume, path: Path, facts: Mapping[str, Any]) -> None:
+    """Write a volume as NIfTI-1. A sheared grid stands in the sform alone: a qform cannot hold it."""
+    ras = _LPS_FROM_RAS @ volume.grid.affine[:, _KJI]
+    image = nib.Nifti1Image(volume.voxels.transpose(2, 1, 0), ras)
+    image.header.set_xyzt_units("mm", "sec")
+    image.set_sform(ras, _SCANNER)
+    if volume.grid.is_sheared:
+        image.header["qform_code"] = 0
+    else:
+        image.set_qform(ras, _SCANNER)
+    exact = {"affine_kji_to_lps_mm": volume.grid.affine.tolist()}
+    text = json.dumps({"tomolens": {**facts, **exact}}).encode()
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(_TEXT, text))
+    nib.save(image, path)
