@@ -1,0 +1,140 @@
+"""Find lung nodules in one volume after another; what goes wrong with one stays with it."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from threading import Event
+from time import perf_counter
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from tomolens.core.errors import Cancelled, ContractError
+from tomolens.core.progress import Progress, Step, silent
+from tomolens.pipelines.detect_nodules import DetectOptions, Detector, detect_nodules
+
+if TYPE_CHECKING:
+    from tomolens.core.finding import Detection
+    from tomolens.core.volume import Volume
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an item has no detection, as text, so that no traceback keeps a volume in memory.
+
+    ``refused`` is True where the model is not made for the volume (`ContractError`), False for any other error.
+    """
+
+    message: str
+    details: str
+    refused: bool
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What became of one item: a detection, its volume let go, or else a failure."""
+
+    item: T
+    seconds: float
+    detection: Detection | None = None
+    failure: Failure | None = None
+
+
+def detect_each(
+    items: Iterable[T],
+    read: Callable[[T, Progress], Volume],
+    model: Detector,
+    options: DetectOptions | None = None,
+    *,
+    keep: Callable[[T, Detection], None],
+    progress: Progress = silent,
+) -> Generator[Outcome[T], None, None]:
+    """Read, detect and keep, one item after another.
+
+    While one volume is worked on, the next is read in a thread; no more than these two are in memory.
+
+    Parameters
+    ----------
+    items
+        Whatever ``read`` understands.
+    read
+        Gives the volume of an item; called in another thread, one item at a time.
+    model, options
+        As for `detect_nodules`.
+    keep
+        Writes a detection, which still holds its volume, wherever it belongs.
+    progress
+        Told of the item that is worked on; may raise `Cancelled` to stop everything.
+
+    Yields
+    ------
+    Outcome
+        One an item, in their order, as soon as it is kept or has failed.
+
+    Raises
+    ------
+    Cancelled
+        If ``progress`` asked to stop.
+    """
+    with closing(_read_ahead(items, read)) as volumes:
+        started = perf_counter()
+        for item, volume in volumes:
+            progress(Step("read", 0, 0))
+            result = _attempt(item, volume, model, options, keep, progress)
+            del volume
+            seconds, started = perf_counter() - started, perf_counter()
+            if isinstance(result, Failure):
+                gc.collect()  # an error and its traceback hold each other, and the frames in it hold a volume
+                yield Outcome(item, seconds, failure=result)
+            else:
+                yield Outcome(item, seconds, detection=result)
+
+
+def _attempt(
+    item: T,
+    volume: Future[Volume],
+    model: Detector,
+    options: DetectOptions | None,
+    keep: Callable[[T, Detection], None],
+    progress: Progress,
+) -> Detection | Failure:
+    try:
+        detection = detect_nodules(volume.result(), model, options, progress=progress)
+        progress(Step("write", 0, 0))
+        keep(item, detection)
+        return replace(detection, volume=None)
+    except Cancelled:
+        raise
+    except Exception as error:  # whatever a damaged file or a full disk may cause: the next item must still be read
+        message = str(error) or type(error).__name__
+        return Failure(message, "".join(traceback.format_exception(error)), isinstance(error, ContractError))
+
+
+def _read_ahead(
+    items: Iterable[T], read: Callable[[T, Progress], Volume]
+) -> Generator[tuple[T, Future[Volume]], None, None]:
+    """Each item with its volume to come; the next one is being read while the caller works on this one."""
+    stopped = Event()
+
+    def until_stopped(step: Step) -> None:
+        if stopped.is_set():
+            raise Cancelled("The reading was stopped.")
+
+    waiting: deque[tuple[T, Future[Volume]]] = deque()
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        try:
+            for item in items:
+                waiting.append((item, reader.submit(read, item, until_stopped)))
+                if len(waiting) > 1:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            stopped.set()
+            reader.shutdown(wait=False, cancel_futures=True)
