@@ -24,18 +24,6 @@ PACKAGE = Path(str(resources.files(tomolens)))
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BUNDLES = sorted(folder for folder in (PACKAGE / "models" / "bundles").glob("*") if folder.is_dir())
 HEAVY = {"torch", "monai", "qtpy", "PySide6", "napari", "magicgui", "matplotlib", "pandas", "SimpleITK"}
-    "torch",
-    "monai",
-    "qtpy",
-    "PySide6",
-    "PyQt5",
-    "PyQt6",
-    "napari",
-    "magicgui",
-    "matplotlib",
-    "pandas",
-    "SimpleITK",
-}
 
 
 def tree(module: Path) -> ast.Module:
@@ -47,7 +35,7 @@ def name(module: Path) -> str:
 
 
 def body_lengths() -> dict[str, int]:
-    """Lines of code in each function's body: no signature, docstring, blank line or comment; inner functions counted."""
+    """Lines of code in each function's body, inner functions too: no signature, docstring, blank line or comment."""
     lengths = {}
     for module in MODULES:
         lines = module.read_text(encoding="utf-8").splitlines()
