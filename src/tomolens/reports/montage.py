@@ -40,7 +40,7 @@ _TALLEST = 5.0
 _TILE = (_WIDTH - 2 * _MARGIN - _GROUP_GAP - 4 * _GAP) / 6
 _DPI = 110
 _BACKGROUND, _TEXT, _DIM = "#101214", "#f2f2f2", "#9aa0a6"
-_OUTLINE = (withStroke(linewidth=2.0, foreground="black"),)
+_OUTLINE = (withStroke(linewidth=1.6, foreground="black"),)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Sheet:
         return axes
 
 
-def write_montage(detection: Detection, path: Path | str) -> Path:
+def write_montage(detection: Detection, path: Path | str, *, title: str | None = None) -> Path:
     """Draw the findings of one series into a PNG.
 
     On top the patient from the front and from the left (the mean along each line of sight) and one axial slice, with
@@ -75,6 +75,8 @@ def write_montage(detection: Detection, path: Path | str) -> Path:
         With its volume.
     path
         Of the PNG; its folder is made where it is absent.
+    title
+        Above the picture; the volume's name where None.
 
     Raises
     ------
@@ -84,13 +86,13 @@ def write_montage(detection: Detection, path: Path | str) -> Path:
     if detection.volume is None:
         raise OutputError("A montage needs the voxels: this detection was read from a file and holds no volume.")
     path = Path(path)
-    sheet = _sheet(detection, detection.volume)
+    sheet = _sheet(detection, detection.volume, title or detection.volume.name)
     with whole_file(path) as temporary:
         sheet.figure.savefig(temporary, format="png", facecolor=_BACKGROUND)
     return path
 
 
-def _sheet(detection: Detection, volume: Volume) -> _Sheet:
+def _sheet(detection: Detection, volume: Volume, title: str) -> _Sheet:
     shown = detection.findings[:SHOWN]
     planes = _overview_planes(volume, shown)
     scale = _overview_scale(planes)
@@ -98,7 +100,7 @@ def _sheet(detection: Detection, volume: Volume) -> _Sheet:
     row_height = _LABEL + _TILE + _GROUP_GAP
     height = first_row + row_height * ((len(shown) + 1) // 2) + _FOOT
     sheet = _Sheet(Figure(figsize=(_WIDTH, height), dpi=_DPI), height)
-    _draw_head(sheet, detection, volume)
+    _draw_head(sheet, detection, title)
     _draw_overview(sheet, volume, planes, shown, scale)
     for n, finding in enumerate(shown):
         left = _MARGIN + (n % 2) * (3 * _TILE + 2 * _GAP + _GROUP_GAP)
@@ -107,11 +109,11 @@ def _sheet(detection: Detection, volume: Volume) -> _Sheet:
     return sheet
 
 
-def _draw_head(sheet: _Sheet, detection: Detection, volume: Volume) -> None:
+def _draw_head(sheet: _Sheet, detection: Detection, title: str) -> None:
     count, run = len(detection.findings), detection.run
     found = f"{count} finding{'' if count == 1 else 's'}" if count else "No finding"
     rest = f"; the {SHOWN} surest are drawn" if count > SHOWN else ""
-    sheet.text(_MARGIN, 0.42, volume.name, color=_TEXT, fontsize=15, weight="bold")
+    sheet.text(_MARGIN, 0.42, title, color=_TEXT, fontsize=15, weight="bold")
     line = f"{found} with a score of at least {detection.min_score:.2f}{rest}  ·  {run.model} {run.model_version}"
     sheet.text(_MARGIN, 0.72, line, color=_DIM, fontsize=11)
 
