@@ -1,0 +1,108 @@
+"""What the README says is so: its commands exist, its Python runs, its table of models is that of the cards."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from tomolens.cli.main import app
+
+from docs.model_table import with_table
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+
+
+def commands(page: str) -> list[list[str]]:
+    """Each line of each shell block, as words."""
+    lines = [line for language in ("bash", "") for block in blocks(page, language) for line in block.splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+TOMOLENS = [words for words in commands("README.md") if words[0] == "tomolens"]
+SCRIPTS = sorted({words[0] for page in PAGES for words in commands(page) if words[0].startswith("scripts/")})
+
+
+def test_the_first_code_block_is_two_commands() -> None:
+    first = README[README.index("```") :].split("```")[1].splitlines()[1:]
+    assert [line.split("#")[0].strip() for line in first] == ["scripts/demo", "scripts/test"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_that_is_named_can_be_run(script: str) -> None:
+    assert os.access(ROOT / script, os.X_OK)
+
+
+def resolved(words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that ``tomolens ...`` means, and the words left for it."""
+    command: click.Command = typer.main.get_command(app)
+    rest = words[1:]
+    while isinstance(command, click.Group) and rest and rest[0] in command.commands:
+        command, rest = command.commands[rest[0]], rest[1:]
+    return command, rest
+
+
+@pytest.mark.parametrize("words", TOMOLENS, ids=" ".join)
+def test_a_command_that_is_shown_exists_with_its_options(words: list[str]) -> None:
+    command, rest = resolved(words)
+    assert not isinstance(command, click.Group), f"tomolens has no command {rest[:1]}"
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in rest if word.startswith("-")} <= known
+
+
+def test_every_door_is_shown() -> None:
+    assert {words[1] for words in TOMOLENS} >= {"detect", "info", "models"}
+    assert blocks("README.md", "python")
+    assert ["napari"] in commands("README.md")
+
+
+@pytest.mark.parametrize("block", blocks("README.md", "python"))
+def test_the_python_that_is_shown_runs(
+    block: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    exec(compile(block, "README.md", "exec"), {})
+    assert "diameter_mm" in capsys.readouterr().out
+
+
+def test_the_table_of_models_is_what_the_cards_say() -> None:
+    assert with_table(README) == README, "run: python docs/model_table.py"
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+def test_every_link_and_picture_inside_the_project_is_there(page: str) -> None:
+    targets = re.findall(r"\]\((?!https?://)([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert not [target for target in targets if not (ROOT / target).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_that_is_named_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(
+        r"`((?:core|io|models|cli|training|reports|pipelines|napari_plugin|benchmarks|tests|docs)/[\w./]*)`", text
+    )
+    homes = (ROOT, ROOT / "src" / "tomolens")
+    assert not [path for path in named if not any((home / path).exists() for home in homes)]
+
+
+def test_the_extras_that_are_shown_are_those_of_the_package() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    shown = {
+        extra
+        for page in PAGES
+        for names in re.findall(r"\.\[([\w,]+)\]", (ROOT / page).read_text())
+        for extra in names.split(",")
+    }
+    assert shown <= set(extras)
