@@ -37,6 +37,8 @@ Places = list[tuple[float, float, float]]
 CHECKPOINT = "checkpoint.pt"
 CONFIG = "config.json"
 LOG = "log.csv"
+_EMA_EVERY = 5
+"""Steps between updates of the averaged weights; saves a tenth of a step on a CPU."""
 _MINED_FLOOR = 0.15
 _MINED_MOST = 60
 _MARK_MARGIN_MM = 8.0
@@ -122,9 +124,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         network = build(config.network, config.settings).to(memory_format=torch.channels_last_3d)
         self.network = network.to(self.backend.device)
-        self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema**_EMA_EVERY), use_buffers=True)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         warm = max(1, config.total_steps // 50)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -156,6 +158,8 @@ class Trainer:
         losses = []
         for step, batch in enumerate(loader, start=first + 1):
             losses.append(self._step(batch))
+            if step % _EMA_EVERY == 0:
+                self.averaged.update_parameters(self.network)
             progress(Step(f"train, loss {np.mean(losses[-50:]):.3f}", step, config.total_steps))
         score, box = np.mean(losses, axis=0)
         return float(score), float(box)
@@ -172,7 +176,6 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self.schedule.step()
-        self.averaged.update_parameters(self.network)
         return float(score.detach()), float(box.detach())
 
     def _mine(self, progress: Progress) -> None:
@@ -218,9 +221,7 @@ def false_peaks(network: nn.Module, background: Background, backend: Backend) ->
     """Peaks of a network in a lung that are near no known mark, surest first."""
     output = Pass(network, backend, silent).over(normalised(background.voxels))
     peaks = peaks_of(output, _MINED_FLOOR)
-    kept: Places = [
-        (float(p[0]), float(p[1]), float(p[2])) for p in peaks.kji if _is_unknown(p, background)
-    ]
+    kept = [(float(p[0]), float(p[1]), float(p[2])) for p in peaks.kji if _is_unknown(p, background)]
     return kept[:_MINED_MOST]
 
 
