@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from tomolens.core.errors import ReadError, TomolensError
+from tomolens.core.errors import OutputError, ReadError, TomolensError
 from tomolens.core.finding import RESEARCH_USE, Detection, Finding
 from tomolens.core.grid import Grid
 from tomolens.core.run import Run
@@ -59,14 +59,39 @@ def write_detection(detection: Detection, folder: Path | str) -> Path:
         Of ``findings.json``; `read_detection` reads it back.
     """
     folder = Path(folder)
-    with whole_file(folder / CSV_NAME) as path, path.open("w", newline="", encoding="utf-8") as file:
+    write_table(detection, folder / CSV_NAME)
+    return write_table(detection, folder / JSON_NAME)
+
+
+def write_table(detection: Detection, path: Path | str) -> Path:
+    """Write findings into one file, as its suffix says: ``.json`` to read back, ``.csv`` to look at.
+
+    Raises
+    ------
+    OutputError
+        If the suffix is another.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix not in _WRITERS:
+        raise OutputError(f"{target.name}: findings are written as {' or '.join(_WRITERS)}, not {suffix or 'without'}.")
+    with whole_file(target) as temporary:
+        _WRITERS[suffix](detection, temporary)
+    return target
+
+
+def _write_csv(detection: Detection, path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rounded_rows(detection))
-    target = folder / JSON_NAME
-    with whole_file(target) as path:
-        path.write_text(json.dumps(_to_json(detection), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return target
+
+
+def _write_json(detection: Detection, path: Path) -> None:
+    path.write_text(json.dumps(_to_json(detection), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+_WRITERS = {".json": _write_json, ".csv": _write_csv}
 
 
 def rounded_rows(detection: Detection) -> list[dict[str, Any]]:
