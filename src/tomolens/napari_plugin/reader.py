@@ -1,0 +1,155 @@
+"""Open DICOM folders and files, NIfTI, NRRD, MetaImage and ``findings.json`` in napari."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tomolens.core.errors import AmbiguousSource, ReadError
+from tomolens.io.image_files import IMAGE_SUFFIXES, image_suffix
+from tomolens.napari_plugin import layers
+from tomolens.napari_plugin.messages import reported, say, viewer_at_hand
+
+if TYPE_CHECKING:
+    from tomolens.core.progress import Progress
+    from tomolens.core.series import Series
+    from tomolens.core.volume import Volume
+
+Reader = Callable[[str | list[str]], list[layers.LayerData] | list[tuple[None]]]
+
+NOTHING: list[tuple[None]] = [(None,)]
+"""What tells napari that the reader did its work and there is no layer: the user cancelled, or was told why not."""
+_FINDINGS = "findings.json"
+_LOOKED_INTO = 2000
+"""A folder is DICOM's if one of this many files is; enough for any disc, 0.1 s for a folder that is not."""
+
+
+def get_reader(path: str | list[str]) -> Reader | None:
+    """The reader, if every path is one that Tomolens reads; None at once for anything else (npe2's ``get_reader``)."""
+    return read if all(_is_known(Path(p)) for p in _listed(path)) else None
+
+
+def _listed(path: str | list[str]) -> list[str]:
+    return [path] if isinstance(path, str) else list(path)
+
+
+def _is_known(path: Path) -> bool:
+    if path.is_dir():
+        return any(_is_dicom(file) for file in islice(_files(path), _LOOKED_INTO))
+    return image_suffix(path) in IMAGE_SUFFIXES or path.name.endswith(_FINDINGS) or _is_dicom(path)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for root, _, names in os.walk(folder):
+        yield from (Path(root, name) for name in names)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether the file has DICOM's mark after the 128 bytes of preamble (PS3.10 7.1)."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read(path: str | list[str]) -> list[layers.LayerData] | list[tuple[None]]:
+    """Read into layers; the user is asked which where there are several series, and told why where one is refused."""
+    paths = [Path(p) for p in _listed(path)]
+    with reported() as progress:
+        if all(p.name.endswith(_FINDINGS) for p in paths):
+            return [_findings(p) for p in paths]
+        if all(image_suffix(p) in IMAGE_SUFFIXES for p in paths):
+            return [_image_file(p) for p in paths]
+        return _dicom(paths, progress)
+    return NOTHING
+
+
+def _findings(path: Path) -> layers.LayerData:
+    from tomolens.io.tables import read_detection
+
+    viewer, detection = viewer_at_hand(), read_detection(path)
+    open_scans = layers.scans(viewer.layers) if viewer is not None else []
+    scan = next((s for s in open_scans if layers.is_of(detection, layers.volume_of(s))), None)
+    return layers.findings(detection, scan)
+
+
+def _image_file(path: Path) -> layers.LayerData:
+    from tomolens.io.read import read_volume
+
+    volume = read_volume(path)
+    say(step for step in volume.history if step.startswith("taken for"))
+    return _layer(volume, path.name.removesuffix(image_suffix(path)))
+
+
+def _dicom(paths: list[Path], progress: Progress) -> list[layers.LayerData] | list[tuple[None]]:
+    series = _chosen(_images(paths, progress))
+    if not series:
+        return NOTHING
+    tilt = _tilt(series)
+    if tilt is None:
+        return NOTHING
+    return [_read_series(one, tilt, paths[0].name, progress) for one in series]
+
+
+def _images(paths: list[Path], progress: Progress) -> tuple[Series, ...]:
+    """The series in the paths, without scouts where there is anything else."""
+    from tomolens.io.dicom_header import read_slices
+    from tomolens.io.dicom_series import find_series, series_of
+
+    if len(paths) == 1:
+        found = find_series(paths[0], progress=progress).series
+    else:
+        found = tuple(series for series, _ in series_of(one for path in paths for one in read_slices(path)))
+    if not found:
+        raise ReadError(f"{paths[0]} holds no DICOM images.")
+    return tuple(s for s in found if not _has(s, "localizer")) or found
+
+
+def _has(series: Series, kind: str) -> bool:
+    return any(problem.kind == kind for problem in series.problems)
+
+
+def _chosen(series: tuple[Series, ...]) -> tuple[Series, ...]:
+    """The only series, or those that the user chooses; none where the user cancels."""
+    if len(series) > 1:
+        if viewer_at_hand() is None:
+            raise AmbiguousSource(f"{len(series)} series and nobody to ask: {'; '.join(s.label for s in series)}.")
+        from tomolens.napari_plugin.series_dialog import choose_series
+
+        series = choose_series(series)
+    for one in series:
+        if one.refused:
+            reasons = " ".join(problem.message for problem in one.problems if problem.refused)
+            raise ReadError(f"{one.label} cannot be opened: {reasons}")
+    return series
+
+
+def _tilt(series: Iterable[Series]) -> Literal["keep", "resample"] | None:
+    """How to show a series that was taken with a tilted gantry; None where the user cancels."""
+    tilted = [one for one in series if _has(one, "gantry-tilt")]
+    if not tilted or viewer_at_hand() is None:
+        return "keep"
+    from tomolens.napari_plugin.series_dialog import ask_tilt
+
+    return ask_tilt(tilted)
+
+
+def _read_series(
+    series: Series, tilt: Literal["keep", "resample"], path_name: str, progress: Progress
+) -> layers.LayerData:
+    from tomolens.io.dicom_volume import read_series
+
+    volume = read_series(series, tilt=tilt, progress=progress)
+    say(f"{series.label}: {problem}" for problem in series.problems if problem.kind != "gantry-tilt")
+    return _layer(volume, series.description or path_name)
+
+
+def _layer(volume: Volume, name: str) -> layers.LayerData:
+    data, attributes, kind = layers.image(volume)
+    if not layers.is_in_patient_frame(volume.grid):
+        say([f"{name} is oblique or sheared: it is shown along its own axes, in mm from its first voxel."])
+    return data, {**attributes, "name": name}, kind
