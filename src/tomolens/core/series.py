@@ -33,8 +33,8 @@ class Series:
     a series holds more than one stack (another orientation, size or frame of reference): ``part`` numbers them from 1,
     and is 0 where the series is one stack.
 
-    Slice k of the volume is frame ``frames[k]`` (from 0) of ``files[k]``; a file of several frames stands there once for
-    each. ``copies`` are files that repeat an instance of ``files``.
+    Slice k of the volume is frame ``frames[k]`` (from 0) of ``files[k]``; a file of several frames stands there once
+    for each. ``copies`` are further (file, frame) pairs that repeat an instance among them.
     """
 
     uid: str
@@ -55,7 +55,7 @@ class Series:
     transfer_syntax: str = ""
     problems: tuple[Problem, ...] = ()
     frames: tuple[int, ...] = field(default=(), repr=False)
-    copies: tuple[Path, ...] = field(default=(), repr=False)
+    copies: tuple[tuple[Path, int], ...] = field(default=(), repr=False)
 
     @property
     def refused(self) -> bool:

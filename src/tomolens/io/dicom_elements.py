@@ -6,13 +6,16 @@ forty of them a file. Here the raw bytes are read directly.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator, Mapping
+from typing import TypeAlias
 
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
 from tomolens.core.errors import ReadError
+
+Element: TypeAlias = RawDataElement | DataElement
 
 _TAGS: dict[str, int] = {}
 """Keywords already looked up in the dictionary of PS3.6, which never changes."""
@@ -24,11 +27,12 @@ class Elements:
     An absent or empty element is an empty text, an empty tuple or None.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, overlay: Mapping[int, Element] | None = None) -> None:
         self._dataset = dataset
+        self._elements: dict[int, Element] = {**dict(dataset.items()), **(overlay or {})}
 
     def __contains__(self, keyword: str) -> bool:
-        return tag(keyword) in self._dataset
+        return tag(keyword) in self._elements
 
     def text(self, keyword: str) -> str:
         """The value as text without padding; several values stay joined by backslashes."""
@@ -74,7 +78,7 @@ class Elements:
 
     def binary(self, keyword: str) -> int | None:
         """The first value of an unsigned binary integer (VR US or UL)."""
-        element = self._dataset.get_item(tag(keyword)) if keyword in self else None
+        element = self._elements.get(tag(keyword))
         value = None if element is None else element.value
         if isinstance(element, RawDataElement) and isinstance(value, bytes):
             size = 4 if len(value) == 4 else 2
@@ -93,28 +97,26 @@ class Elements:
         """The first item of a sequence; without elements where there is none."""
         return next(self.items(keyword), Elements(Dataset()))
 
-    def overlaid(self, wanted: Iterable[int], *groups: Elements) -> Elements:
+    def overlaid(self, wanted: Container[int], *groups: Elements) -> Elements:
         """These elements with the wanted ones of each group's macros laid over them, the last group on top.
 
         A functional group (PS3.3 C.7.6.16.2) is a data set of sequences with one item each; private sequences, which
         some vendors fill with positions of their own, are left out.
         """
-        flat = Dataset()
-        flat.update({number: self._dataset.get_item(number) for number in wanted if number in self._dataset})
+        overlay: dict[int, Element] = {}
         for group in groups:
             for macro in group._macros():
-                flat.update({number: macro.get_item(number) for number in wanted if number in macro})
-        return Elements(flat)
+                overlay.update((number, element) for number, element in macro.items() if number in wanted)
+        return Elements(self._dataset, overlay)
 
     def _macros(self) -> Iterator[Dataset]:
-        for number in self._dataset:
-            if not number.tag.is_private and number.VR == "SQ" and number.value:
-                yield number.value[0]
+        for element in self._dataset:
+            if not element.tag.is_private and element.VR == "SQ" and element.value:
+                yield element.value[0]
 
     def _element(self, keyword: str) -> bytes | str:
-        if keyword not in self:
-            return ""
-        value = self._dataset.get_item(tag(keyword)).value
+        element = self._elements.get(tag(keyword))
+        value = None if element is None else element.value
         if value is None or isinstance(value, bytes | str):
             return value or ""
         return str(value) if isinstance(value, int | float) else "\\".join(map(str, value))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
 import pydicom
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -44,7 +45,13 @@ MARKS = (
 ).split()
 """What can tell two acquisitions of one place apart, the most telling first."""
 _WANTED = sorted({tag(keyword) for keyword in (*_SERIES, *_IMAGE, *_PIXELS, *MARKS)})
+_WANTED_SET = frozenset(_WANTED)
+_COSINE = 1e-3
+"""How far a direction may be from unit length, or two from a right angle: scanners write as few as 4 digits."""
 _DICM_OFFSET = 128
+_META_BYTES = 1024
+_TRANSFER_SYNTAX = b"\x02\x00\x10\x00UI"
+_DICOM_ROOT = "1.2.840.10008."
 
 
 def read_slices(path: Path) -> tuple[Slice, ...]:
@@ -55,22 +62,39 @@ def read_slices(path: Path) -> tuple[Slice, ...]:
     ReadError
         If the file is no DICOM image that has a place in the patient; the message is the reason, without the path.
     """
-    with path.open("rb") as file:
-        dataset = _header(file)
-        offset = None if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian else file.tell()
+    dataset, offset = _opened(path)
     elements = Elements(dataset)
-    _refuse_other_objects(elements)
+    _refuse_other_objects(
+        elements, elements.text("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")
+    )
     pixels = _pixel_format(elements, _transfer_syntax(dataset), offset)
     series = _series(elements)
     frames = enumerate(_frames(elements, pixels.frames))
     return tuple(_slice(path, number, frame, elements, series, pixels) for number, frame in frames)
 
 
+def _opened(path: Path) -> tuple[Dataset, int | None]:
+    """The wanted elements before the pixels, and where the pixels start unless the data set is deflated."""
+    if not path.is_file():
+        raise ReadError("not a file" if path.exists() else "no such file")
+    try:
+        with path.open("rb") as file:
+            dataset = _header(file)
+            end = file.tell()
+    except OSError as refused:
+        if isinstance(refused, ReadError):
+            raise
+        raise ReadError(f"cannot be opened ({refused.strerror})") from refused
+    deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    return dataset, None if deflated else end
+
+
 def _header(file: BinaryIO) -> Dataset:
     """The wanted elements before the pixels; the file is left at the pixels."""
-    start = file.read(_DICM_OFFSET + 4)
-    if start[_DICM_OFFSET:] != b"DICM" and not _looks_bare(start):
-        raise ReadError("not a DICOM file")
+    start = file.read(_META_BYTES)
+    if start[_DICM_OFFSET : _DICM_OFFSET + 4] != b"DICM" and not _looks_bare(start):
+        raise ReadError("not a DICOM file" if start else "an empty file")
+    _refuse_private_syntax(start)
     file.seek(0)
     try:
         return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_WANTED)
@@ -84,15 +108,23 @@ def _looks_bare(start: bytes) -> bool:
     return group in (b"\x02\x00", b"\x08\x00") and element < 0x20 and len(start) > _DICM_OFFSET
 
 
+def _refuse_private_syntax(start: bytes) -> None:
+    """Refuse a file in an encoding of some vendor's own: not even its header can be trusted."""
+    _, found, rest = start.partition(_TRANSFER_SYNTAX)
+    syntax = rest[2 : 2 + int.from_bytes(rest[:2], "little")].decode("latin-1").strip("\0 ")
+    if found and syntax and not syntax.startswith(_DICOM_ROOT):
+        raise ReadError(f"a private transfer syntax ({syntax})")
+
+
 def _transfer_syntax(dataset: Dataset) -> str:
     stated = dataset.file_meta.get("TransferSyntaxUID")
     implicit, _ = dataset.original_encoding
     return str(stated or (ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian))
 
 
-def _refuse_other_objects(elements: Elements) -> None:
+def _refuse_other_objects(elements: Elements, sop_class: str) -> None:
     modality = elements.text("Modality")
-    reason = _NOT_IMAGES.get(elements.text("SOPClassUID"))
+    reason = _NOT_IMAGES.get(sop_class)
     if reason is None and modality == "SEG":
         reason = _NOT_IMAGES["1.2.840.10008.5.1.4.1.1.66.4"]
     if reason is None and not (elements.binary("Rows") and elements.binary("Columns")):
@@ -146,7 +178,7 @@ def _frames(elements: Elements, count: int) -> Iterator[Elements]:
     if len(per_frame) != count:
         raise ReadError(f"{count} frames, but {len(per_frame)} functional groups that describe them")
     for frame in per_frame:
-        yield elements.overlaid(_WANTED, shared, frame)
+        yield elements.overlaid(_WANTED_SET, shared, frame)
 
 
 def _slice(
@@ -160,7 +192,7 @@ def _slice(
         series=series,
         pixels=pixels,
         position=_geometry(frame, "ImagePositionPatient", 3),
-        orientation=_geometry(frame, "ImageOrientationPatient", 6),
+        orientation=_orientation(frame),
         spacing=_geometry(frame, "PixelSpacing", 2),
         thickness=frame.float("SliceThickness") or frame.float("SpacingBetweenSlices"),
         rescale=_rescale(frame),
@@ -177,6 +209,16 @@ def _geometry(frame: Elements, keyword: str, count: int) -> tuple[float, ...]:
     if len(values) != count:
         raise ReadError(f"{keyword} has {len(values)} values, not {count}")
     return values
+
+
+def _orientation(frame: Elements) -> tuple[float, ...]:
+    """Row and column cosines, each of exactly unit length."""
+    values = _geometry(frame, "ImageOrientationPatient", 6)
+    row, column = np.reshape(values, (2, 3))
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if not np.allclose(lengths, 1, atol=_COSINE) or abs(row @ column) > _COSINE:
+        raise ReadError(f"ImageOrientationPatient {values} is not two unit vectors at right angles")
+    return (*(row / lengths[0]).tolist(), *(column / lengths[1]).tolist())
 
 
 def _rescale(frame: Elements) -> Rescale:

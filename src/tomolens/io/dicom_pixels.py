@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.encaps import encapsulate, get_frame
@@ -16,6 +16,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
 from tomolens.core.errors import ReadError
+from tomolens.io import jpeg_ls
 
 if TYPE_CHECKING:
     from tomolens.io.dicom_slice import PixelFormat
@@ -41,9 +42,9 @@ _CODECS = {
     str(uid.HTJ2K): "pylibjpeg",
     str(uid.RLELossless): "pydicom",
 }
-"""Compressed pixels and who decodes them (PS3.5 A.4): pyjpegls, pylibjpeg-openjpeg, python-gdcm, and pydicom for RLE."""
+"""Compressed pixels (PS3.5 A.4) and the plug-in of pydicom that decodes them; pylibjpeg stands for its OpenJPEG."""
+_JPEG_LS = (str(uid.JPEGLSLossless), str(uid.JPEGLSNearLossless))
 _PIXEL_DATA = {"<": b"\xe0\x7f\x10\x00", ">": b"\x7f\xe0\x00\x10"}
-_DATA_SET_START = 132
 
 
 def is_supported(pixels: PixelFormat) -> bool:
@@ -53,7 +54,7 @@ def is_supported(pixels: PixelFormat) -> bool:
 
 def syntax_name(transfer_syntax: str) -> str:
     """The name of a transfer syntax in PS3.6 A, or its UID where it is private."""
-    return UID(transfer_syntax).name
+    return str(UID(transfer_syntax).name)
 
 
 def read_frames(path: Path, pixels: PixelFormat, frames: Iterable[int]) -> Iterator[NDArray[Any]]:
@@ -77,12 +78,13 @@ def read_frames(path: Path, pixels: PixelFormat, frames: Iterable[int]) -> Itera
 
 
 def _at_pixels(path: Path, pixels: PixelFormat) -> BinaryIO:
-    """The file, or its inflated data set, at the Pixel Data element."""
+    """The file at the Pixel Data element; for a deflated data set (PS3.5 A.5), its pixels in such an element."""
     if pixels.offset is not None:
         file = path.open("rb")
         file.seek(pixels.offset)
         return file
-    raise NotImplementedError(zlib, _DATA_SET_START)
+    values = pydicom.dcmread(path, specific_tags=["PixelData"]).PixelData
+    return BytesIO(_PIXEL_DATA["<"] + b"OW\0\0" + len(values).to_bytes(4, "little") + values)
 
 
 def _frames(file: BinaryIO, pixels: PixelFormat, frames: Iterable[int]) -> Iterator[NDArray[Any]]:
@@ -92,7 +94,7 @@ def _frames(file: BinaryIO, pixels: PixelFormat, frames: Iterable[int]) -> Itera
     file.seek(4 if pixels.transfer_syntax == uid.ImplicitVRLittleEndian else 8, 1)
     if pixels.transfer_syntax in _NATIVE:
         return _native(file, pixels, order, frames)
-    return _compressed(BytesIO(file.read()), pixels, frames)
+    return _compressed(file, pixels, frames)
 
 
 def _native(file: BinaryIO, pixels: PixelFormat, order: str, frames: Iterable[int]) -> Iterator[NDArray[Any]]:
@@ -107,24 +109,36 @@ def _native(file: BinaryIO, pixels: PixelFormat, order: str, frames: Iterable[in
         yield values.reshape(pixels.rows, pixels.columns).astype(stored.newbyteorder("="), copy=False)
 
 
-def _compressed(buffer: BytesIO, pixels: PixelFormat, frames: Iterable[int]) -> Iterator[NDArray[Any]]:
-    decoder = get_decoder(UID(pixels.transfer_syntax))
-    options: dict[str, Any] = {
-        "rows": pixels.rows,
-        "columns": pixels.columns,
-        "number_of_frames": 1,
-        "samples_per_pixel": 1,
-        "photometric_interpretation": pixels.photometric,
-        "pixel_representation": int(pixels.signed),
-        "bits_allocated": pixels.bits_allocated,
-        "bits_stored": pixels.bits_stored,
-        "pixel_keyword": "PixelData",
-    }
+def _compressed(file: BinaryIO, pixels: PixelFormat, frames: Iterable[int]) -> Iterator[NDArray[Any]]:
     for frame in frames:
-        one = get_frame(buffer, frame, number_of_frames=pixels.frames)
-        codec = _CODECS[pixels.transfer_syntax]
-        values, _ = decoder.as_array(encapsulate([one]), index=0, raw=True, decoding_plugin=codec, **options)
-        yield values.reshape(pixels.rows, pixels.columns)
+        one = get_frame(file, frame, number_of_frames=pixels.frames)
+        yield _decoded(one, pixels).view(stored_type(pixels)).reshape(pixels.rows, pixels.columns)
+
+
+def _decoded(frame: bytes, pixels: PixelFormat) -> NDArray[Any]:
+    fast = None
+    if pixels.transfer_syntax in _JPEG_LS and pixels.bits_allocated == 16:
+        fast = jpeg_ls.decode(frame, pixels.rows, pixels.columns)
+    return _by_pydicom(frame, pixels) if fast is None else fast
+
+
+def _by_pydicom(frame: bytes, pixels: PixelFormat) -> NDArray[Any]:
+    values, _ = get_decoder(UID(pixels.transfer_syntax)).as_array(
+        encapsulate([frame]),
+        index=0,
+        raw=True,
+        decoding_plugin=_CODECS[pixels.transfer_syntax],
+        rows=pixels.rows,
+        columns=pixels.columns,
+        number_of_frames=1,
+        samples_per_pixel=1,
+        photometric_interpretation=pixels.photometric,
+        pixel_representation=int(pixels.signed),
+        bits_allocated=pixels.bits_allocated,
+        bits_stored=pixels.bits_stored,
+        pixel_keyword="PixelData",
+    )
+    return np.asarray(values)
 
 
 def stored_type(pixels: PixelFormat) -> np.dtype[Any]:
@@ -141,5 +155,5 @@ def _cleaned(values: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
 
 
 def _fits(values: NDArray[Any], pixels: PixelFormat) -> bool:
-    low = -(1 << (pixels.bits_stored - 1)) if pixels.signed else 0
-    return bool(values.min() >= low and values.max() < low + (1 << pixels.bits_stored))
+    low, high = pixels.value_range
+    return bool(values.min() >= low and values.max() <= high)

@@ -55,24 +55,27 @@ def _repeats(stack: Stack) -> str:
 
 
 def _irregular(stack: Stack) -> Problem:
-    gaps = stack.gaps
-    named = "; ".join(
-        f"{stack.distances[k]:.2f} mm between {_between(stack, k)} (at {stack.heights[k]:.2f} and {stack.heights[k + 1]:.2f} mm)"
-        for k in gaps[:_NAMED_GAPS]
-    )
-    more = f"; and {len(gaps) - _NAMED_GAPS} more gaps" if len(gaps) > _NAMED_GAPS else ""
     usual = f"the usual distance between slices is {stack.usual_distance:.2f} mm"
     if stack.missing:
         count = sum(stack.missing)
         subject = "1 slice is" if count == 1 else f"{count} slices are"
-        return Problem("missing-slice", f"{subject} missing: {named}{more}; {usual}.", refused=True)
-    if gaps:
-        return Problem(
-            "unequal-spacing", f"The slices are not equally far apart: {named}{more}; {usual}.", refused=True
-        )
-    return Problem(
-        "shifted-slices", "The slices are shifted against each other unevenly: no regular grid.", refused=True
+        return Problem("missing-slice", f"{subject} missing: {_gaps(stack)}; {usual}.", refused=True)
+    if stack.gaps:
+        return Problem("unequal-spacing", f"Slices are not equally far apart: {_gaps(stack)}; {usual}.", refused=True)
+    message = (
+        f"Slices lie up to {stack.deviation_mm:.2f} mm from a regular grid, at most {stack.tolerance_mm:.2f} will do."
     )
+    return Problem("shifted-slices", message, refused=True)
+
+
+def _gaps(stack: Stack) -> str:
+    named = [
+        f"{stack.distances[k]:.2f} mm between {_between(stack, k)}"
+        f" (at {stack.heights[k]:.2f} and {stack.heights[k + 1]:.2f} mm)"
+        for k in stack.gaps[:_NAMED_GAPS]
+    ]
+    more = len(stack.gaps) - _NAMED_GAPS
+    return "; ".join([*named, f"and {more} more gaps"] if more > 0 else named)
 
 
 def _between(stack: Stack, k: int) -> str:

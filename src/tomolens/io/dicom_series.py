@@ -14,21 +14,25 @@ from tomolens.core.series import FolderScan, PassedOver, Series
 from tomolens.io.dicom_division import stacks_of
 from tomolens.io.dicom_header import read_slices
 from tomolens.io.dicom_problems import problems_of
+from tomolens.io.dicom_slice import Slice
+from tomolens.io.dicomdir import is_dicomdir, named_files
+from tomolens.io.parallel import in_parallel
 
 if TYPE_CHECKING:
-    from tomolens.io.dicom_slice import Slice
     from tomolens.io.dicom_stack import Stack
 
-_FILES_A_REPORT = 64
+Headers = tuple[Slice, ...] | PassedOver
+"""What the header of one file gives."""
+_FILES_A_BATCH = 64
 
 
 def find_series(folder: Path | str, *, progress: Progress = silent) -> FolderScan:
     """Find every image series below a folder. Headers alone are read, no pixel is.
 
-    Slices belong together where SeriesInstanceUID, FrameOfReferenceUID, orientation, pixel spacing and size agree; names
-    and order of the files play no part. A series that holds more than one stack, or one place more than once (phases,
-    echoes, ...), gives several `Series` with the same ``uid``, numbered by ``part``. What keeps a series from being one
-    volume stands in its ``problems``; a file that is in no series stands in ``passed_over`` with the reason.
+    Slices belong together where SeriesInstanceUID, FrameOfReferenceUID, orientation, pixel spacing and size agree;
+    names and order of the files play no part. A series that holds more than one stack, or one place more than once
+    (phases, echoes, ...), gives several `Series` with the same ``uid``, numbered by ``part``. What keeps a series from
+    being one volume stands in its ``problems``; a file that is in no series stands in ``passed_over`` with the reason.
 
     Parameters
     ----------
@@ -51,24 +55,34 @@ def scan(root: Path, progress: Progress) -> tuple[list[tuple[Series, Stack]], tu
     """Every series below ``root`` beside its stack of slices, and the files passed over."""
     if not root.exists():
         raise ReadError(f"{root}: no such file or folder.")
-    slices: list[Slice] = []
-    passed_over: list[PassedOver] = []
     files = sorted(_files(root))
-    for done, path in enumerate(files):
-        if done % _FILES_A_REPORT == 0:
-            progress(Step("scan headers", done, len(files)))
-        try:
-            slices += read_slices(path)
-        except (ReadError, OSError) as refused:
-            passed_over.append(PassedOver(path, str(refused)))
-    progress(Step("scan headers", len(files), len(files)))
-    return series_of(slices), tuple(passed_over)
+    batches = [files[start : start + _FILES_A_BATCH] for start in range(0, len(files), _FILES_A_BATCH)]
+    read: list[Headers] = []
+    progress(Step("scan headers", 0, len(files)))
+    with in_parallel(_headers, batches) as results:
+        for batch in results:
+            read += batch
+            progress(Step("scan headers", len(read), len(files)))
+    slices = [s for headers in read if not isinstance(headers, PassedOver) for s in headers]
+    passed_over = [headers for headers in read if isinstance(headers, PassedOver)]
+    return series_of(slices), tuple(sorted(passed_over, key=lambda p: p.path))
+
+
+def _headers(paths: list[Path]) -> list[Headers]:
+    return [_header(path) for path in paths]
+
+
+def _header(path: Path) -> Headers:
+    try:
+        return read_slices(path)
+    except ReadError as refused:
+        return PassedOver(path, str(refused))
 
 
 def series_of(slices: Iterable[Slice]) -> list[tuple[Series, Stack]]:
     """Slices as series, in the order of study, number and description, each beside its stack."""
     families: dict[tuple[str, str], list[Stack]] = defaultdict(list)
-    for stack in stacks_of(slices):
+    for stack in stacks_of(sorted(slices, key=lambda s: (s.instance_number, s.path, s.frame))):
         header = stack.slices[0].series
         families[header.study_uid, header.uid].append(stack)
     found = [
@@ -84,8 +98,8 @@ def _order(series: Series) -> tuple[str, int, str, str, int]:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    if root.is_file():
-        yield root
+    if not root.is_dir():
+        yield from named_files(root) if is_dicomdir(root) else (root,)
         return
     for folder, _, names in os.walk(root):
         yield from (Path(folder, name) for name in names)
@@ -101,7 +115,7 @@ def _series(stack: Stack, part: int) -> Series:
         modality=header.modality,
         files=tuple(s.path for s in stack.slices),
         frames=tuple(s.frame for s in stack.slices),
-        copies=tuple(copy.path for copy, _ in stack.copies),
+        copies=tuple((copy.path, copy.frame) for copy, _ in stack.copies),
         shape=(len(stack), first.pixels.rows, first.pixels.columns),
         spacing_mm=None if grid is None else grid.spacing_mm,
         description=header.description,

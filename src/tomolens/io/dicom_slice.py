@@ -40,6 +40,12 @@ class PixelFormat:
     photometric: str
     offset: int | None
 
+    @property
+    def value_range(self) -> tuple[int, int]:
+        """The least and the greatest value that the stored bits can hold."""
+        low = -(1 << (self.bits_stored - 1)) if self.signed else 0
+        return low, low + (1 << self.bits_stored) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Rescale:

@@ -93,13 +93,15 @@ class Stack:
         return int((self.distances < SAME_PLACE_MM).sum())
 
     @cached_property
+    def deviation_mm(self) -> float:
+        """The farthest that a slice lies from the regular, perhaps sheared, grid between the first and the last."""
+        wanted = self.positions[0] + np.arange(len(self))[:, None] * self.step
+        return float(np.linalg.norm(self.positions - wanted, axis=1).max())
+
+    @property
     def is_regular(self) -> bool:
         """Whether every slice lies on a regular grid, sheared or not."""
-        if len(self) < 3:
-            return not self.repeats
-        step = (self.positions[-1] - self.positions[0]) / (len(self) - 1)
-        wanted = self.positions[0] + np.arange(len(self))[:, None] * step
-        return not self.repeats and bool(np.abs(self.positions - wanted).max() <= self.tolerance_mm)
+        return not self.repeats and self.deviation_mm <= self.tolerance_mm
 
     @property
     def gaps(self) -> tuple[int, ...]:
@@ -108,7 +110,7 @@ class Stack:
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """How many slices are missing in each of `gaps`; empty where the gaps are no multiples of the usual distance."""
+        """How many slices are missing in each gap; empty where a gap is no multiple of the usual distance."""
         ratios = self.distances[list(self.gaps)] / max(self.usual_distance, SAME_PLACE_MM)
         counts = np.round(ratios)
         whole = np.abs(ratios - counts) * self.usual_distance <= 2 * self.tolerance_mm
@@ -137,15 +139,16 @@ class Stack:
             raise GeometryError("These slices do not lie on a regular grid.")
         first = self.slices[0]
         affine = np.eye(4)
-        affine[:3, 0] = self._step()
+        affine[:3, 0] = self.step
         affine[:3, 1] = np.asarray(first.orientation[3:]) * first.spacing[0]
         affine[:3, 2] = np.asarray(first.orientation[:3]) * first.spacing[1]
         affine[:3, 3] = first.position
         shape = (len(self), first.pixels.rows, first.pixels.columns)
         return Grid(shape, affine, first.series.frame_of_reference)
 
-    def _step(self) -> NDArray[np.float64]:
-        """From one slice to the next, LPS mm."""
+    @cached_property
+    def step(self) -> NDArray[np.float64]:
+        """From one slice to the next, LPS mm; a single slice is as far from the next as it is thick."""
         if len(self) == 1:
             return normal_of(self.slices[0]) * (self.slices[0].thickness or _ASSUMED_THICKNESS_MM)
         return np.asarray((self.positions[-1] - self.positions[0]) / (len(self) - 1))

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, get_args
 
 from tomolens.core.errors import GeometryError, MissingSliceError, OptionError, ReadError, TomolensError
-from tomolens.core.progress import Progress, Step, silent
+from tomolens.core.progress import Progress, silent
 from tomolens.core.volume import Unit, Volume
 from tomolens.io.dicom_header import read_slices
-from tomolens.io.dicom_pixels import read_frames
 from tomolens.io.dicom_series import series_of
-from tomolens.io.rescale import fits_int16, is_whole, rescale_into
+from tomolens.io.dicom_voxels import voxels_of
 from tomolens.io.untilt import untilted
 
 if TYPE_CHECKING:
     from tomolens.core.series import Problem, Series
-    from tomolens.io.dicom_slice import Slice
     from tomolens.io.dicom_stack import Stack
 
 Tilt = Literal["keep", "resample"]
@@ -34,8 +24,8 @@ _ERRORS: dict[str, type[TomolensError]] = {
     "repeated-positions": GeometryError,
     "shifted-slices": GeometryError,
 }
+"""The error for each kind of problem; any other kind is a `ReadError`."""
 _GAPS = ("missing-slice", "unequal-spacing")
-_FRAMES_A_JOB = 16
 
 
 def read_series(
@@ -81,7 +71,7 @@ def read_stack(
     _check_option("missing", missing, get_args(Missing))
     _refuse(series, missing)
     stack, history = _largest_run(stack)
-    voxels = _voxels(stack, progress)
+    voxels = voxels_of(stack, progress)
     is_ct = series.modality == "CT"
     volume = Volume(
         voxels,
@@ -113,11 +103,16 @@ def _error(series: Series, problem: Problem) -> TomolensError:
 
 def _stack_of(series: Series) -> Stack:
     """The series' own slices, from its files."""
-    chosen = set(zip(series.files, series.frames, strict=True))
-    files = dict.fromkeys((*series.files, *series.copies))
-    slices = [s for path in files for s in read_slices(path) if path in series.copies or (path, s.frame) in chosen]
+    frames = series.frames or (0,) * len(series.files)
+    chosen = {*zip(series.files, frames, strict=True), *series.copies}
+    try:
+        slices = [
+            s for path in {path: None for path, _ in chosen} for s in read_slices(path) if (path, s.frame) in chosen
+        ]
+    except ReadError as changed:
+        raise ReadError(f"{series.label}: {changed}.") from changed
     found = series_of(slices)
-    if len(found) != 1 or found[0][0].files != series.files:
+    if len(found) != 1 or (found[0][0].files, found[0][0].frames) != (series.files, frames):
         raise ReadError(f"{series.label}: its files have changed since the folder was scanned; scan it again.")
     return found[0][1]
 
@@ -136,51 +131,3 @@ def _padding(stack: Stack) -> float | None:
     """The rescaled padding value, where all slices have the same."""
     values = {None if s.padding is None else s.rescale.slope * s.padding[0] + s.rescale.intercept for s in stack.slices}
     return values.pop() if len(values) == 1 else None
-
-
-class _TooWide(Exception):
-    """A slice whose numbers are no 16-bit integers."""
-
-
-def _voxels(stack: Stack, progress: Progress) -> NDArray[Any]:
-    first = stack.slices[0].pixels
-    shape = (len(stack), first.rows, first.columns)
-    if all(is_whole(s.rescale.slope, s.rescale.intercept) for s in stack.slices):
-        try:
-            return _filled(np.empty(shape, np.int16), stack, progress)
-        except _TooWide:
-            pass
-    return _filled(np.empty(shape, np.float32), stack, progress)
-
-
-def _filled(voxels: NDArray[Any], stack: Stack, progress: Progress) -> NDArray[Any]:
-    """Read every slice into its place, several files at once."""
-    total, done = len(stack), 0
-    progress(Step("read slices", 0, total))
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8))
-    try:
-        jobs = [pool.submit(_fill, voxels, path, members) for path, members in _jobs(stack)]
-        for job in as_completed(jobs):
-            done += job.result()
-            progress(Step("read slices", done, total))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return voxels
-
-
-def _jobs(stack: Stack) -> Iterator[tuple[Path, list[tuple[int, Slice]]]]:
-    """Slices of one file, at most a few at once, each with its index."""
-    for path, group in groupby(enumerate(stack.slices), key=lambda pair: pair[1].path):
-        members = list(group)
-        for start in range(0, len(members), _FRAMES_A_JOB):
-            yield path, members[start : start + _FRAMES_A_JOB]
-
-
-def _fill(voxels: NDArray[Any], path: Path, members: list[tuple[int, Slice]]) -> int:
-    frames = read_frames(path, members[0][1].pixels, [s.frame for _, s in members])
-    for (k, item), stored in zip(members, frames, strict=True):
-        slope, intercept = item.rescale.slope, item.rescale.intercept
-        if voxels.dtype == np.int16 and not fits_int16(stored, slope, intercept):
-            raise _TooWide
-        rescale_into(voxels[k], stored, slope, intercept)
-    return len(members)

@@ -1,8 +1,8 @@
 """NIfTI in and out. NIfTI's world is RAS mm and its first array axis is the fastest; both end here.
 
-A NIfTI-1 header holds its affine in float32, too coarse to give a grid back exactly. So a written file also carries, in a
-header extension of text (code 6), the grid in full precision and what else NIfTI has no place for. The extension counts
-only while it agrees with the header.
+A NIfTI-1 header holds its affine in float32, too coarse to give a grid back exactly. So a written file also carries, in
+a header extension of text (code 6), the grid in full precision and what else NIfTI has no place for. The extension
+counts only while it agrees with the header.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ def read_volume(
     Parameters
     ----------
     source
-        A `Series` from `find_series`, a folder with DICOM files at any depth, a DICOM file, a DICOMDIR, or an image file
-        (``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha``, ``.mhd``).
+        A `Series` from `find_series`, a folder with DICOM files at any depth, a DICOM file, a DICOMDIR, or an image
+        file (``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha``, ``.mhd``).
     series_uid, part
         Which series of a DICOM folder; needed where it holds several. A scout beside them does not count.
     modality
