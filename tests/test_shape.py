@@ -93,6 +93,15 @@ def test_the_tests_are_laid_out_as_the_package_is() -> None:
     assert folders <= {folder.name for folder in PACKAGE.iterdir() if folder.is_dir()}
 
 
+@pytest.mark.parametrize("script", ["demo", "lint", "screen", "test", "venv", "../.ci/run"])
+def test_a_script_stops_at_its_first_failure_and_says_what_it_does(script: str) -> None:
+    file = REPOSITORY / "scripts" / script
+    first, second, *rest = file.read_text(encoding="utf-8").splitlines()
+    assert first == "#!/usr/bin/env bash"
+    assert second.startswith("# ")
+    assert "set -euo pipefail" in rest
+
+
 def loaded_by(statements: str) -> set[str]:
     """Top-level names of the modules that a fresh interpreter has loaded after some statements."""
     code = f"import sys; {statements}; print(*{{name.partition('.')[0] for name in sys.modules}})"
