@@ -48,7 +48,7 @@ def anatomy_of(build: Build, canvas: Canvas) -> Anatomy:
     _paint_abdomen(build, canvas, thorax, image, rng)
     _paint_mediastinum(build, canvas, thorax, image, rng)
     _paint_lungs(build, canvas, thorax, image, rng)
-    _paint_trees(build, canvas, trees, image)
+    _paint_trees(build, canvas, thorax, trees, image)
     _paint_bones(build, canvas, image)
     return Anatomy(image, thorax, trees)
 
@@ -159,12 +159,13 @@ def _fissures(canvas: Canvas, thorax: t.Thorax, box: tuple[slice, slice, slice])
     return np.asarray(np.clip(1.0 - nearest / (0.4 + canvas.edge_mm * 0.6), 0, 1), np.float32)
 
 
-def _paint_trees(build: Build, canvas: Canvas, trees: LungTrees, image: Image) -> None:
-    """Vessels, then the walls and the air of the airways."""
-    draw(canvas, image, trees.veins, build.blood_hu)
-    draw(canvas, image, trees.arteries, build.blood_hu)
-    draw(canvas, image, trees.airways, 10.0)
-    draw(canvas, image, trees.airways.thinner(0.75), -980.0)
+def _paint_trees(build: Build, canvas: Canvas, thorax: t.Thorax, trees: LungTrees, image: Image) -> None:
+    """Vessels, then the walls and the air of the airways; none in the heart or under the diaphragm."""
+    outside = np.minimum(thorax.heart - 3, thorax.diaphragm)
+    draw(canvas, image, trees.veins, build.blood_hu, outside)
+    draw(canvas, image, trees.arteries, build.blood_hu, outside)
+    draw(canvas, image, trees.airways, -20.0, outside)
+    draw(canvas, image, trees.airways.thinner(0.6), -985.0, outside)
 
 
 def _paint_bones(build: Build, canvas: Canvas, image: Image) -> None:

@@ -67,7 +67,7 @@ def _rib(build: Build, side: int, number: int) -> tuple[Tubes, list[Tubes]]:
     cage = _on_cage(side, turn, z, 5.5)
     spine = float(along(np.array([head_z], np.float32), SPINE_Y)[0])
     roots = np.array([[side * 19, spine + 10, head_z], [side * 33, spine + 24, head_z + 3]])
-    points = _smooth(np.concatenate([roots, cage]), 60)
+    points = _smooth(np.concatenate([roots, cage]), 26)
     outward = points * (1, 1, 0) - (0, points[:, 1].mean() * 0.2, 0)
     thick = 3.4 if number else 3.0
     taper = np.interp(np.linspace(0, 1, len(points)), (0, 0.06, 0.9, 1), (0.85, 1, 1, 1.1))
@@ -84,7 +84,7 @@ def _cartilage(build: Build, side: int, number: int, start: NDArray[np.float64],
     y = float(np.interp(height, _STERNUM[::-1, 2], _STERNUM[::-1, 1]))
     at = np.array([side * (17 if number < 7 else 24 + 9 * (number - 6)), y + 2, height - (9 * max(number - 6, 0))])
     middle = (start + at) / 2 + (side * 4, -5, -6)
-    points = _smooth(np.stack([start, middle, at]), 16)
+    points = _smooth(np.stack([start, middle, at]), 8)
     return Tubes.along(build.to_patient(points), 3.6, 1.7, np.broadcast_to(outward, points.shape))
 
 
@@ -131,12 +131,12 @@ def _canal(build: Build) -> Tubes:
 
 def _flat_bones(build: Build) -> Tubes:
     """Sternum, clavicles and the heads of the humeri."""
-    sternum = _smooth(_STERNUM, 30)
+    sternum = _smooth(_STERNUM, 14)
     width = np.interp(sternum[:, 2], (20, 60, 118, 128, 140, 152), (14, 17, 15, 19, 26, 22))
     parts = [Tubes.along(build.to_patient(sternum), width, 0.27, (1.0, 0.0, 0.0))]
     for side in (-1, 1):
         clavicle = np.array([[22, -58, 154], [52, -62, 168], [96, -38, 186], [140, -8, 206]], float) * (side, 1, 1)
-        parts.append(Tubes.along(build.to_patient(_smooth(clavicle, 20)), 6.0))
+        parts.append(Tubes.along(build.to_patient(_smooth(clavicle, 10)), 6.0))
         humerus = np.array([[166, 14, 196], [180, 4, 236]], float) * (side, 1, 1)
         parts.append(Tubes.along(build.to_patient(humerus), [23, 15]))
     return Tubes.joined(parts)

@@ -139,8 +139,8 @@ def _oval(points: Points, half_width: tuple, front: tuple, back: tuple, power: f
 def _diaphragm_height(points: Points, build: Build, rng: np.random.Generator) -> Field:
     """Height z of the two domes above each x and y."""
     x, y, _ = points
-    right = build.right_dome_mm - _dome(x + 68, y + 8, 66)
-    left = build.left_dome_mm - _dome(x - 70, y + 4, 64)
+    right = build.right_dome_mm - _dome(x + 66, y + 10, 60)
+    left = build.left_dome_mm - _dome(x - 68, y + 6, 58)
     middle = min(build.left_dome_mm, build.right_dome_mm) - 8 - 20 * (x / 55) ** 2 - 26 * (y / 85) ** 2
     ripple = 1.5 * waves((x, y, np.zeros_like(x)), rng, 70)
     return np.asarray(ripple - joined(joined(-right, -left, 10), -middle, 16), np.float32)
@@ -148,7 +148,7 @@ def _diaphragm_height(points: Points, build: Build, rng: np.random.Generator) ->
 
 def _dome(x: Field, y: Field, radius: float) -> Field:
     """Fall below the top of a dome: gentle on top, steep at the back."""
-    q = (x / radius) ** 2 + (y / np.where(y > 0, 88, 92)) ** 2
+    q = (x / radius) ** 2 + (y / np.where(y > 0, 78, 96)) ** 2
     return 30 * q + np.where(y > 0, 30, 10) * np.maximum(q - 0.5, 0) ** 1.3
 
 

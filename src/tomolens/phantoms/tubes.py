@@ -77,13 +77,25 @@ class Tubes:
         return inner[(radius.min(axis=1) > 0) & (flat > 0)]
 
 
-def draw(canvas: Canvas, image: NDArray[np.float32], tubes: Tubes, value: float, alpha: float = 1.0) -> None:
-    """Paint tubes of one value into an image of the canvas, with soft edges and partial volume."""
+def draw(
+    canvas: Canvas,
+    image: NDArray[np.float32],
+    tubes: Tubes,
+    value: float,
+    where: NDArray[np.float32] | None = None,
+) -> None:
+    """Paint tubes of one value into an image of the canvas, with soft edges and partial volume.
+
+    With ``where``, a field on the canvas's lattice, only where it is positive.
+    """
     box, cover = coverage(canvas, tubes)
-    flat = np.flatnonzero(cover)
+    inside = np.nonzero(cover)
+    share = cover[inside]
+    if where is not None:
+        kji = np.stack(inside, axis=1) + [s.start for s in box]
+        share *= canvas.sample(where, canvas.grid.to_mm(kji)) > 0
     part = image[box]
-    inside = np.unravel_index(flat, cover.shape)
-    part[inside] += alpha * cover.reshape(-1)[flat] * (value - part[inside])
+    part[inside] += share * (value - part[inside])
 
 
 def coverage(canvas: Canvas, tubes: Tubes) -> tuple[tuple[slice, slice, slice], NDArray[np.float32]]:
@@ -118,18 +130,18 @@ def _windows(
     start, end = (tubes.start - low)[:, ::-1] / spacing, (tubes.end - low)[:, ::-1] / spacing
     follows = np.abs(tubes.end - tubes.start)[:, ::-1].argmax(axis=1)
     reach = tubes.radius.max(axis=1) * np.maximum(tubes.flat, 1) + canvas.edge_mm
-    sizes = np.ceil(np.minimum(1.45 * reach, reach + 4.0)).astype(int)
+    sizes = np.ceil(4 * np.minimum(1.35 * reach, reach + 3.0)).astype(int)
     for axis in range(3):
         for size in np.unique(sizes[follows == axis]):
             chosen = np.flatnonzero((follows == axis) & (sizes == size))
             ends = np.stack([start[chosen, axis], end[chosen, axis]])
-            extra = reach[chosen] / spacing[axis]
+            extra = np.minimum(reach[chosen], tubes.radius[chosen].min(axis=1) * np.minimum(tubes.flat[chosen], 1) + canvas.edge_mm) / spacing[axis]
             first = np.maximum(np.floor(ends.min(axis=0) - extra), 0).astype(int)
             last = np.minimum(np.ceil(ends.max(axis=0) + extra), box[axis].stop - box[axis].start - 1).astype(int)
             counts = np.maximum(last - first + 1, 0)
             which = np.repeat(chosen, counts)
             layer = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts - first, counts)
-            a, b = (int(np.ceil(size / step)) for step in np.delete(spacing, axis))
+            a, b = (int(size / (4 * step) + 0.5) for step in np.delete(spacing, axis))
             step = max(1, _AT_ONCE // ((2 * a + 1) * (2 * b + 1)))
             for n in range(0, len(which), step):
                 yield which[n : n + step], layer[n : n + step], axis, (a, b)

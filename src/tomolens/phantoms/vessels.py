@@ -15,20 +15,43 @@ import numpy as np
 from tomolens.phantoms.tubes import Tubes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from tomolens.phantoms.build import Build
     from tomolens.phantoms.canvas import Canvas
     from tomolens.phantoms.thorax import Thorax
 
-_MURRAY = 2.75
+_MURRAY = 3.0
 _PIECES = 3
 """Straight pieces that a curved branch is drawn with."""
-ARTERY_ROOTS = {"left": (47.0, 30.0, 73.0), "right": (-40.0, 12.0, 70.0)}
-VEIN_ROOTS = {"left": (40.0, 16.0, 52.0), "right": (-34.0, 12.0, 52.0)}
-BRONCHUS_ENDS = {"left": (42.0, 33.0, 69.0), "right": (-36.0, 27.0, 71.0)}
+_STEMS: dict[str, dict[str, list[tuple[float, float, float]]]] = {
+    "left upper": {
+        "artery": [(44, 28, 78), (50, 20, 86), (54, 14, 90)],
+        "vein": [(34, 6, 52), (42, -2, 60), (48, -4, 66)],
+        "bronchus": [(42, 33, 69), (48, 26, 72), (53, 18, 76)],
+    },
+    "left lower": {
+        "artery": [(46, 30, 74), (50, 38, 62), (50, 44, 48)],
+        "vein": [(32, 18, 46), (38, 30, 40), (42, 40, 34)],
+        "bronchus": [(42, 33, 69), (43, 38, 58), (43, 43, 46)],
+    },
+    "right lower": {
+        "artery": [(-38, 10, 70), (-47, 24, 60), (-49, 34, 46)],
+        "vein": [(-26, 18, 46), (-34, 30, 40), (-38, 40, 34)],
+        "bronchus": [(-36, 27, 71), (-40, 32, 60), (-41, 40, 46)],
+    },
+    "right upper": {
+        "artery": [(-36, 8, 72), (-46, 12, 82), (-52, 14, 88)],
+        "vein": [(-28, 6, 52), (-42, -4, 62), (-48, -6, 74)],
+        "bronchus": [(-26, 27, 80), (-38, 24, 84), (-48, 22, 88)],
+    },
+    "right middle": {
+        "artery": [(-44, 18, 64), (-50, 6, 56), (-54, -4, 52)],
+        "vein": [(-28, 6, 50), (-42, -6, 48), (-50, -12, 46)],
+        "bronchus": [(-40, 32, 60), (-45, 20, 54), (-50, 8, 50)],
+    },
+}
+"""Template paths from the hilum to where each lobe's tree starts, LPS mm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +86,7 @@ class Branches:
 
     def _curves(self) -> list[NDArray[np.float64]]:
         length = np.linalg.norm(self.end - self.start, axis=1, keepdims=True)
-        out, into = self.leaving * length, self.arriving * length
+        out, into = 0.8 * self.leaving * length, 0.8 * self.arriving * length
         return [
             (2 * t**3 - 3 * t**2 + 1) * self.start
             + (t**3 - 2 * t**2 + t) * out
@@ -73,28 +96,30 @@ class Branches:
         ]
 
 
-def tree(ends: NDArray[np.float64], root: NDArray[np.float64], rng: np.random.Generator) -> Branches:
-    """Grow a tree from a root to (n, 3) end points."""
+def tree(
+    ends: NDArray[np.float64], root: NDArray[np.float64], heading: NDArray[np.float64], rng: np.random.Generator
+) -> Branches:
+    """Grow a tree to (n, 3) end points, from a root that is reached in the direction ``heading``."""
     points, owner = ends, np.zeros(len(ends), int)
-    at, heading = root[None], np.zeros((1, 3))
+    at, heading = root[None], heading[None]
     parent, offset = np.array([-1]), 0
     grown: list[tuple[NDArray[Any], ...]] = []
     while len(points):
         count = np.bincount(owner)
-        center = _mean(points, owner, count)
-        share = np.where(count == 1, 1.0, rng.uniform(0.32, 0.5, len(count)))[:, None]
-        away = center - at
+        away = _mean(points, owner, count) - at
+        alone = (count == 1)[:, None]
         length = np.linalg.norm(away, axis=1, keepdims=True)
-        tip = at + share * away + 0.10 * share * length * rng.normal(size=at.shape) * (count > 1)[:, None]
-        arriving = _unit(center - tip + 0.3 * _unit(tip - at) * length)
-        leaving = _unit(_unit(tip - at) + 0.8 * heading)
-        grown.append((at, tip, leaving, np.where(count[:, None] == 1, _unit(tip - at), arriving), count, parent))
+        share = np.where(alone, 1.0, rng.uniform(0.28, 0.42, alone.shape))
+        tip = at + share * away + np.where(alone, 0.0, 0.04 * length * rng.normal(size=at.shape))
+        leaving = _unit(_unit(tip - at) + 0.25 * heading)
+        arriving = _unit(_unit(tip - at) + 0.8 * _unit(at + away - tip) * ~alone)
+        grown.append((at, tip, leaving, arriving, count, parent))
         split = count > 1
         points, owner = points[split[owner]], (np.cumsum(split) - 1)[owner[split[owner]]]
+        owner = _split(points, owner, arriving[split], rng)
         at, heading = np.repeat(tip[split], 2, axis=0), np.repeat(arriving[split], 2, axis=0)
         parent = np.repeat(offset + np.flatnonzero(split), 2)
         offset += len(count)
-        owner = _split(points, owner, rng)
     return Branches(*(np.concatenate(parts) for parts in zip(*grown, strict=True)))
 
 
@@ -107,19 +132,25 @@ def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9))
 
 
-def _split(points: NDArray[np.float64], owner: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Split every group across about its longest direction: owners 2g and 2g + 1."""
+def _split(
+    points: NDArray[np.float64], owner: NDArray[np.int64], heading: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Split every group in two, owners 2g and 2g + 1, across its longest direction that the branch does not follow."""
     if not len(points):
         return owner
     count = np.bincount(owner)
     away = points - _mean(points, owner, count)[owner]
-    spread = np.stack([np.bincount(owner, away[:, n] ** 2) for n in range(3)], axis=1)
-    direction = _unit(rng.normal(size=spread.shape) * (spread / spread.sum(axis=1, keepdims=True)) ** 1.5)
+    away -= 0.45 * (away * heading[owner]).sum(axis=1, keepdims=True) * heading[owner]
+    spread = np.empty((len(count), 3, 3))
+    for n in range(3):
+        for m in range(3):
+            spread[:, n, m] = np.bincount(owner, away[:, n] * away[:, m])
+    direction = np.linalg.eigh(spread)[1][:, :, 2] + 0.25 * rng.normal(size=(len(count), 3))
     along = (away * direction[owner]).sum(axis=1)
-    order = np.lexsort((along, owner))
     rank = np.empty(len(points), int)
-    rank[order] = np.arange(len(points)) - np.repeat(np.cumsum(count) - count, count)
-    first = np.clip(np.round(rng.uniform(0.28, 0.72, len(count)) * count), 1, count - 1)
+    rank[np.lexsort((along, owner))] = np.arange(len(points)) - np.repeat(np.cumsum(count) - count, count)
+    minor = rng.uniform(0.12, 0.48, len(count))
+    first = np.clip(np.round(np.where(rng.random(len(count)) < 0.5, minor, 1 - minor) * count), 1, count - 1)
     return np.asarray(2 * owner + (rank >= first[owner]))
 
 
@@ -141,25 +172,30 @@ def grow(build: Build, thorax: Thorax, canvas: Canvas) -> LungTrees:
     """Grow the vessels and airways of both lungs, lobe by lobe."""
     rng = np.random.default_rng([build.seed, 3])
     arteries, veins, airways = [], [], []
-    for side, lobe in lobes(thorax):
-        for roots, into in ((ARTERY_ROOTS, arteries), (VEIN_ROOTS, veins)):
-            ends = _strewn(canvas, lobe, build.vessel_spacing_mm, rng)
-            branches = tree(ends, build.to_patient(roots[side]), rng)
-            into.append(branches.tubes(build.twig_mm))
+    for lobe, inside in lobes(thorax).items():
+        artery, vein, bronchus = (build.to_patient(_STEMS[lobe][kind]) for kind in ("artery", "vein", "bronchus"))
+        for stem, into in ((artery, arteries), (vein, veins)):
+            ends = _strewn(canvas, inside, build.vessel_spacing_mm, rng)
+            branches = tree(ends, stem[-1], _unit(stem[-1:] - stem[-2])[0], rng)
+            trunk = min(build.twig_mm * len(ends) ** (1 / _MURRAY), 8.0)
+            into.append(Tubes.joined([Tubes.along(stem, trunk), branches.tubes(build.twig_mm)]))
             if into is arteries:
-                airways.append(_airways_beside(branches, build, build.to_patient(BRONCHUS_ENDS[side]), rng))
+                airways.append(Tubes.along(bronchus, 0.9 * trunk))
+                airways.append(_airways_beside(branches, build.twig_mm, bronchus[-1]))
     return LungTrees(*(Tubes.joined(parts) for parts in (arteries, veins, airways)))
 
 
-def lobes(thorax: Thorax) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The five lobes as signed distances: two on the left, three on the right."""
+def lobes(thorax: Thorax) -> dict[str, NDArray[np.float32]]:
+    """Give the five lobes as signed distances on the lattice."""
     left, right = thorax.left_lung, thorax.right_lung
-    yield "left", np.maximum(left, -thorax.left_fissure)
-    yield "left", np.maximum(left, thorax.left_fissure)
     front = np.maximum(right, -thorax.right_fissure)
-    yield "right", np.maximum(right, thorax.right_fissure)
-    yield "right", np.maximum(front, -thorax.minor_fissure)
-    yield "right", np.maximum(front, thorax.minor_fissure)
+    return {
+        "left upper": np.maximum(left, -thorax.left_fissure),
+        "left lower": np.maximum(left, thorax.left_fissure),
+        "right lower": np.maximum(right, thorax.right_fissure),
+        "right upper": np.maximum(front, -thorax.minor_fissure),
+        "right middle": np.maximum(front, thorax.minor_fissure),
+    }
 
 
 def _strewn(
@@ -173,14 +209,11 @@ def _strewn(
     return np.asarray(points[canvas.sample(lobe, points) < -2.5])
 
 
-def _airways_beside(branches: Branches, build: Build, root: NDArray[np.float64], rng: np.random.Generator) -> Tubes:
-    """Lay an airway beside each larger artery, as wide as the artery, starting at the bronchus."""
-    radius = build.twig_mm * branches.served ** (1 / _MURRAY)
-    large = radius > 1.25
-    beside = rng.normal(size=3)
-    beside = beside / np.linalg.norm(beside)
+def _airways_beside(branches: Branches, twig_mm: float, root: NDArray[np.float64]) -> Tubes:
+    """Lay an airway beside each larger artery, about as wide, starting at the end of the bronchus."""
+    radius = twig_mm * branches.served ** (1 / _MURRAY)
+    beside = _unit((root - branches.start[0])[None])[0]
     shift = 2.0 * radius[:, None] * beside
     start = branches.start + shift[branches.parent]
     start[0] = root
-    chosen = replace(branches, start=start, end=branches.end + shift)
-    return chosen.tubes(build.twig_mm)[np.tile(large, _PIECES)]
+    return replace(branches, start=start, end=branches.end + shift).tubes(0.92 * twig_mm)[np.tile(radius > 1.3, _PIECES)]
