@@ -1,0 +1,237 @@
+"""Run a detector over every volume below a folder, and keep what it finds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tomolens.cli.jobs import Job, find_jobs
+from tomolens.cli.summary import Row, Status, Summary
+from tomolens.core.errors import OptionError, ReadError
+from tomolens.core.progress import Progress, Step
+from tomolens.io.read import read_volume
+from tomolens.models.registry import Bundle, find_bundle
+from tomolens.pipelines.batch import Outcome, detect_each
+from tomolens.pipelines.detect_nodules import DetectOptions, Detector
+from tomolens.reports.page import write_index
+from tomolens.reports.results import Request, read_result, write_error, write_result
+
+if TYPE_CHECKING:
+    from tomolens.cli.console import Narrator
+    from tomolens.core.card import ModelCard
+    from tomolens.core.finding import Detection
+    from tomolens.core.volume import Volume
+    from tomolens.io.dicom_volume import Missing, Tilt
+
+_STYLES = {Status.DONE: "", Status.SKIPPED: "dim", Status.REFUSED: "dim", Status.FAILED: "bold red"}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for on the command line."""
+
+    source: Path
+    out: Path
+    model: str | None = None
+    device: str = "auto"
+    min_score: float | None = None
+    tilt: Tilt = "keep"
+    missing: Missing = "refuse"
+    modality: str | None = None
+    again: bool = False
+
+
+class Batch:
+    """One call of ``tomolens detect``.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model.
+    OptionError
+        If the output folder is a file.
+    """
+
+    def __init__(self, wish: Wish, narrator: Narrator) -> None:
+        if wish.out.exists() and not wish.out.is_dir():
+            raise OptionError(f"{wish.out} is a file; -o takes a folder.")
+        self._wish, self._narrator = wish, narrator
+        self._bundle = find_bundle(wish.model)
+        self._weights_sha256 = _sha256(self._bundle)
+        self._why: dict[str, str] = {}
+        self.summary = Summary()
+
+    @property
+    def _card(self) -> ModelCard:
+        return self._bundle.card
+
+    def run(self) -> Summary:
+        """Do it; what is finished stays whatever happens to the rest.
+
+        Raises
+        ------
+        OptionError
+            If the device is unknown or not in this machine.
+        """
+        pending = self._sort(self._find())
+        model = self._load() if pending else None
+        if self.summary.rows or pending:
+            with self._reported():
+                if model is not None:
+                    self._detect(pending, model)
+        return self.summary
+
+    def rehearse(self) -> Summary:
+        """Say what `run` would do; write nothing, load no model."""
+        for job in self._sort(self._find()):
+            problems = [str(p) for p in job.series.problems if p.refused] if job.series else []
+            status = Status.FAILED if problems else Status.DONE
+            self._note(job, status, message="; ".join(problems) or self._again(job))
+        return self.summary
+
+    def _find(self) -> Sequence[Job]:
+        found = find_jobs(self._wish.source, self._narrator.step)
+        self.summary.found, self.summary.passed_over = len(found.jobs), len(found.passed_over)
+        self._narrator.say(_told(self._wish.source, len(found.jobs), len(found.passed_over)))
+        self._narrator.begin(len(found.jobs))
+        return found.jobs
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Write the summary and the page also where the work was stopped."""
+        try:
+            yield
+            self.summary.interrupted = False
+        finally:
+            self._narrator.step(Step("write the page", 0, 0))
+            self._wish.out.mkdir(parents=True, exist_ok=True)
+            self.summary.write(self._wish.out)
+            refused = self.summary.of(Status.REFUSED)
+            write_index(self._wish.out, {f"{row.series} ({row.modality})": row.message for row in refused})
+
+    def _sort(self, jobs: Sequence[Job]) -> list[Job]:
+        """Note what is refused or finished, and return the others."""
+        pending = []
+        for job in jobs:
+            refusal = job.refusal(self._card.input.modality)
+            if refusal:
+                self._note(job, Status.REFUSED, message=refusal)
+                continue
+            finished, self._why[job.name] = self._finished(job)
+            if finished is None:
+                pending.append(job)
+            else:
+                self._note(job, Status.SKIPPED, findings=len(finished))
+        return pending
+
+    def _finished(self, job: Job) -> tuple[Detection | None, str]:
+        """The result of an earlier call that asked for the same, or None and why it will not do."""
+        folder = self._wish.out / job.name
+        if not (folder / "series.json").exists():
+            return None, ""
+        try:
+            result = read_result(folder)
+        except ReadError as damaged:
+            return None, str(damaged)
+        changes = result.request.differences(self._request(job))
+        if changes or self._wish.again:
+            return None, changes or "asked for"
+        return result.detection, ""
+
+    def _request(self, job: Job) -> Request:
+        wish, card = self._wish, self._card
+        return Request(
+            model=card.name,
+            model_version=card.version,
+            weights_sha256=self._weights_sha256,
+            min_score=card.default_min_score if wish.min_score is None else wish.min_score,
+            tilt=wish.tilt,
+            missing=wish.missing,
+            files=job.files,
+        )
+
+    def _load(self) -> Detector:
+        from tomolens.models.detector import load_detector  # torch: seconds, and not needed where all is finished
+
+        self._narrator.step(Step("load model", 0, 0))
+        return load_detector(self._wish.model, device=self._wish.device)
+
+    def _detect(self, pending: Sequence[Job], model: Detector) -> None:
+        self._narrator.expect(len(pending))
+        options, narrator = DetectOptions(self._wish.min_score), self._narrator
+        with closing(
+            detect_each(pending, self._read, model, options, keep=self._keep, progress=narrator.step)
+        ) as outcomes:
+            for outcome in outcomes:
+                self._note_outcome(outcome)
+
+    def _read(self, job: Job, progress: Progress) -> Volume:
+        wish = self._wish
+        return read_volume(job.source, modality=wish.modality, tilt=wish.tilt, missing=wish.missing, progress=progress)
+
+    def _keep(self, job: Job, detection: Detection) -> None:
+        if detection.volume is not None:
+            write_result(self._wish.out / job.name, job.about(detection.volume), self._request(job), detection)
+
+    def _again(self, job: Job) -> str:
+        why = self._why[job.name]
+        return f"done again: {why}" if why else ""
+
+    def _note_outcome(self, outcome: Outcome[Job]) -> None:
+        failure, seconds = outcome.failure, outcome.seconds
+        if outcome.detection is not None:
+            self._note(outcome.item, Status.DONE, len(outcome.detection), seconds, self._again(outcome.item))
+        elif failure is not None and failure.refused:
+            self._note(outcome.item, Status.REFUSED, None, seconds, failure.message)
+        elif failure is not None:
+            with suppress(OSError):  # the folder may be what failed; the message stands in the summary too
+                write_error(self._wish.out / outcome.item.name, failure.message, failure.details)
+            self._note(outcome.item, Status.FAILED, None, seconds, failure.message)
+
+    def _note(
+        self, job: Job, status: Status, findings: int | None = None, seconds: float | None = None, message: str = ""
+    ) -> None:
+        row = _row(job, status, message)
+        row = replace(row, findings=findings, seconds=None if seconds is None else round(seconds, 2))
+        self.summary.rows.append(row)
+        self._narrator.count(_line(row), _STYLES[status])
+
+
+def _sha256(bundle: Bundle) -> str:
+    """Hash of the weights; empty where there are none, which loading the model will report."""
+    if not bundle.weights.is_file():
+        return ""
+    with bundle.weights.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _told(source: Path, series: int, passed_over: int) -> str:
+    rest = f"; {passed_over} other file{'s' * (passed_over != 1)} (tomolens info says why)" if passed_over else ""
+    return f"{source}: {series} series or image file{'s' * (series != 1)}{rest}"
+
+
+def _row(job: Job, status: Status, message: str) -> Row:
+    series = job.series
+    return Row(
+        series=job.name,
+        series_uid=series.uid if series else "",
+        part=series.part if series else 0,
+        description=job.description,
+        modality=series.modality if series else "",
+        status=status,
+        message=message,
+    )
+
+
+def _line(row: Row) -> str:
+    """A row for people."""
+    parts = [f"{row.status:<8} {row.series}"]
+    if row.findings is not None:
+        parts.append(f"{row.findings} finding{'s' * (row.findings != 1)}")
+    if row.seconds is not None:
+        parts.append(f"{row.seconds:.1f} s")
+    return "  ".join([*parts, row.message]).rstrip()

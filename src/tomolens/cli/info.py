@@ -1,0 +1,178 @@
+"""`tomolens info`: what stands below a folder, from the headers alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tomolens.cli.console import Narrator
+from tomolens.core.errors import TomolensError
+
+if TYPE_CHECKING:
+    from tomolens.cli.jobs import Found
+    from tomolens.core.series import PassedOver, Series
+    from tomolens.core.volume import Volume
+
+SCHEMA = "tomolens/info"
+SCHEMA_VERSION = 1
+_SHOWN_FILES = 10
+
+Line = tuple[str, str]
+"""A line of text and its style."""
+
+
+def info(
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER_OR_FILE", exists=True, help="DICOM at any depth, or one image file.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON for another program, with every file's fate.")
+    ] = False,
+) -> None:
+    """Say what series stand below a folder, their geometry and their problems.
+
+    Of DICOM the headers alone are read. A series marked REFUSED cannot be read as it is. Nothing is written; no
+    patient's name, birth date or ID is shown.
+
+    \b
+    Examples:
+      tomolens info scans/
+      tomolens info scans/ --json | jq -r '.series[] | select(.refused) | .series_uid'
+
+    \b
+    Exit codes:
+      0    at least one series or image file was found
+      1    none was
+      2    wrong usage
+    """  # noqa: D301 - \b keeps typer from wrapping a table
+    from tomolens.cli.jobs import find_jobs
+
+    with Narrator() as narrator:
+        found = find_jobs(source, narrator.step)
+        images = {job.source: _image(job.source) for job in found.jobs if isinstance(job.source, Path)}
+    if as_json:
+        typer.echo(json.dumps(_to_json(source, found, images), indent=2))
+    else:
+        console = Console(highlight=False)
+        for text, style in _lines(source, found, images):
+            console.print(text, style=style or None, markup=False, soft_wrap=True)
+    raise typer.Exit(0 if found.jobs else 1)
+
+
+def _image(path: Path) -> Volume | str:
+    """The volume in an image file, or why it cannot be read."""
+    from tomolens.io.read import read_volume
+
+    try:
+        return read_volume(path)
+    except TomolensError as wrong:
+        return str(wrong)
+
+
+def _series_in(found: Found) -> list[Series]:
+    return [job.series for job in found.jobs if job.series is not None]
+
+
+def _lines(source: Path, found: Found, images: dict[Path, Volume | str]) -> Iterator[Line]:
+    series = _series_in(found)
+    if not found.jobs:
+        yield f"{source}: no image series.", "bold"
+    for study, group in groupby(series, key=lambda s: (s.study_uid, s.study_date)):
+        uid, date = study
+        yield f"Study {uid or '(no StudyInstanceUID)'}{f', {date}' if date else ''}", "bold"
+        for one in group:
+            yield from _series_lines(one)
+    for path, volume in images.items():
+        yield from _image_lines(path, volume)
+    yield from _passed_over_lines(found.passed_over)
+
+
+def _series_lines(series: Series) -> Iterator[Line]:
+    from tomolens.io.dicom_pixels import syntax_name
+
+    facts = [
+        f"{len(series.files)} file{'s' * (len(series.files) != 1)}",
+        series.orientation,
+        f"kernel {series.kernel}" if series.kernel else "",
+        series.manufacturer,
+        syntax_name(series.transfer_syntax) if series.transfer_syntax else "",
+    ]
+    yield f"  {series.label}", ""
+    yield f"      {', '.join(filter(None, facts))}", "dim"
+    yield f"      {series.uid or '(no SeriesInstanceUID)'}", "dim"
+    for problem in series.problems:
+        yield f"      {'REFUSED: ' if problem.refused else ''}{problem}", "red" if problem.refused else "yellow"
+
+
+def _image_lines(path: Path, volume: Volume | str) -> Iterator[Line]:
+    yield str(path), "bold"
+    if isinstance(volume, str):
+        yield f"      REFUSED: {volume}", "red"
+        return
+    slices, rows, columns = volume.shape
+    k, j, i = volume.spacing_mm
+    size = f"{columns} x {rows} x {slices} at {i:.2f} x {j:.2f} x {k:.2f} mm"
+    yield f"  {volume.modality}, {size}, {volume.grid.orientation}, {volume.unit}", ""
+    for line in volume.history:
+        yield f"      {line}", "dim"
+
+
+def _passed_over_lines(files: tuple[PassedOver, ...]) -> Iterator[Line]:
+    if files:
+        yield f"{len(files)} file{'s' * (len(files) != 1)} passed over", "bold"
+    for file in files[:_SHOWN_FILES]:
+        yield f"  {_reason(file)}", "dim"
+    if len(files) > _SHOWN_FILES:
+        yield f"  and {len(files) - _SHOWN_FILES} more; --json lists all", "dim"
+
+
+def _reason(file: PassedOver) -> str:
+    return file.reason if str(file.path) in file.reason else f"{file.path}: {file.reason}"
+
+
+def _to_json(source: Path, found: Found, images: dict[Path, Volume | str]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "source": str(source),
+        "series": [_series_to_json(series) for series in _series_in(found)],
+        "images": [_image_to_json(path, volume) for path, volume in images.items()],
+        "passed_over": [{"path": str(file.path), "reason": file.reason} for file in found.passed_over],
+    }
+
+
+def _series_to_json(series: Series) -> dict[str, Any]:
+    kept = _attributes(
+        series,
+        ("modality", "description", "number", "part", "shape", "spacing_mm", "orientation", "kernel", "manufacturer"),
+    )
+    return {
+        "series_uid": series.uid,
+        "study_uid": series.study_uid,
+        "study_date": series.study_date,
+        **kept,
+        "frame_of_reference": series.frame_of_reference,
+        "transfer_syntax": series.transfer_syntax,
+        "files": len(series.files),
+        "first_file": str(series.files[0]),
+        "refused": series.refused,
+        "problems": [asdict(problem) for problem in series.problems],
+    }
+
+
+def _attributes(thing: object, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(thing, name) for name in names}
+
+
+def _image_to_json(path: Path, volume: Volume | str) -> dict[str, Any]:
+    if isinstance(volume, str):
+        return {"path": str(path), "refused": True, "reason": volume}
+    facts = _attributes(volume, ("modality", "unit", "shape", "spacing_mm", "history"))
+    return {"path": str(path), "refused": False, **facts, "orientation": volume.grid.orientation}

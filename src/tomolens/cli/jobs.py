@@ -1,0 +1,128 @@
+"""The volumes below a folder, each with the name of its result folder."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tomolens.core.series import PassedOver, Series
+from tomolens.io.dicom_series import find_series
+from tomolens.io.image_files import IMAGE_SUFFIXES, image_suffix
+from tomolens.reports.results import About
+
+if TYPE_CHECKING:
+    from tomolens.core.progress import Progress
+    from tomolens.core.volume import Volume
+
+_NO_SCAN = {"localizer", "not-hu"}
+"""Kinds of problem that say that a CT series is no scan of the body in HU, rather than that it is broken."""
+_LONGEST_SLUG = 48
+
+
+@dataclass(frozen=True)
+class Job:
+    """One volume to read.
+
+    ``name`` is that of its result folder: from the description, and from a hash of the SeriesInstanceUID (of the path
+    where there is none), so that it is the same in every call whatever else lies in the folder.
+    """
+
+    source: Series | Path
+    name: str
+
+    @property
+    def series(self) -> Series | None:
+        """The DICOM series, None for an image file."""
+        return self.source if isinstance(self.source, Series) else None
+
+    @property
+    def description(self) -> str:
+        """SeriesDescription, or the image file's name."""
+        return self.source.name if isinstance(self.source, Path) else self.source.description
+
+    @property
+    def files(self) -> int:
+        """How many files the volume is made of."""
+        return 1 if self.series is None else len(self.series.files)
+
+    def refusal(self, modality: str) -> str:
+        """Why a model for ``modality`` is not made for this, as far as the headers tell; empty where it may be."""
+        if self.series is None:
+            return ""
+        if self.series.modality != modality:
+            return f"it is {self.series.modality}, the model takes {modality}"
+        return "; ".join(problem.message for problem in self.series.problems if problem.kind in _NO_SCAN)
+
+    def about(self, volume: Volume) -> About:
+        """What the result says of the series."""
+        series = self.series
+        return About(
+            series_uid=series.uid if series else "",
+            part=series.part if series else 0,
+            study_uid=series.study_uid if series else "",
+            description=self.description,
+            modality=volume.modality,
+            shape=volume.shape,
+            spacing_mm=volume.spacing_mm,
+            problems=tuple(map(str, series.problems)) if series else (),
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What stands below a folder: volumes, and the files that are in none."""
+
+    jobs: tuple[Job, ...]
+    passed_over: tuple[PassedOver, ...]
+
+
+def find_jobs(root: Path, progress: Progress) -> Found:
+    """Every DICOM series and every image file at any depth.
+
+    Raises
+    ------
+    ReadError
+        If there is no such file or folder.
+    """
+    if root.is_file() and _is_image(root):
+        return Found((_image_job(root, root.parent),), ())
+    scan = find_series(root, progress=progress)
+    images = tuple(_image_job(p.path, root) for p in scan.passed_over if _is_image(p.path))
+    jobs = tuple(_series_job(series, root) for series in scan) + images
+    return Found(_distinct(jobs), tuple(p for p in scan.passed_over if not _is_image(p.path)))
+
+
+def _is_image(path: Path) -> bool:
+    return image_suffix(path) in IMAGE_SUFFIXES
+
+
+def _series_job(series: Series, root: Path) -> Job:
+    identity = series.uid or f"{series.study_uid} {_inside(series.files[0], root)}"
+    return Job(series, _name(series.description, f"{identity} {series.part}"))
+
+
+def _image_job(path: Path, root: Path) -> Job:
+    return Job(path, _name(path.name.removesuffix(image_suffix(path)), _inside(path, root)))
+
+
+def _inside(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def _name(description: str, identity: str) -> str:
+    slug = "-".join(re.findall(r"[A-Za-z0-9]+", description))[:_LONGEST_SLUG].strip("-")
+    return f"{slug or 'series'}-{sha256(identity.encode()).hexdigest()[:8]}"
+
+
+def _distinct(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
+    """The same jobs; a name that is there twice gets a number."""
+    seen: Counter[str] = Counter()
+    named = []
+    for job in jobs:
+        seen[job.name] += 1
+        named.append(job if seen[job.name] == 1 else replace(job, name=f"{job.name}-{seen[job.name]}"))
+    return tuple(named)

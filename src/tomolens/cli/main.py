@@ -1,0 +1,51 @@
+"""The command line. It opens without torch: a command imports what it needs when it is called."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tomolens.cli.detect import detect
+from tomolens.cli.info import info
+from tomolens.cli.models import models
+from tomolens.cli.train import train_app
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help, wrapped to the terminal and good to grep
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from tomolens import __version__
+
+        typer.echo(f"tomolens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def tomolens(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Find lung nodules in chest CT. Research use only; not a medical device.
+
+    \b
+      tomolens info scans/                 what is in a folder
+      tomolens detect scans/ -o results/   findings as JSON, CSV, pictures and HTML
+      tomolens models                      the models at hand
+
+    The same functions serve napari (the plugin *Detect lung nodules*) and Python (`import tomolens`).
+    """  # noqa: D301 - \b keeps typer from wrapping the examples
+
+
+app.command(short_help="Find lung nodules in every CT series of a folder.")(detect)
+app.command(short_help="Say what series are in a folder.")(info)
+app.command(short_help="List the models and their figures.")(models)
+app.add_typer(train_app, name="train", short_help="Train a model, publish a run.")
