@@ -32,7 +32,7 @@ _SERIES = (
 _IMAGE = (
     "SOPInstanceUID InstanceNumber ImageType ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness"
     " SpacingBetweenSlices RescaleSlope RescaleIntercept RescaleType ModalityLUTSequence PixelPaddingValue"
-    " PixelPaddingRangeLimit SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
+    " PixelPaddingRangeLimit MultienergyCTAcquisition SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 ).split()
 _PIXELS = (
     "Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored HighBit"
@@ -50,7 +50,7 @@ _COSINE = 1e-3
 """How far a direction may be from unit length, or two from a right angle: scanners write as few as 4 digits."""
 _DICM_OFFSET = 128
 _META_BYTES = 1024
-_TRANSFER_SYNTAX = b"\x02\x00\x10\x00UI"
+_TRANSFER_SYNTAX = b"\x02\x00\x10\x00"
 _DICOM_ROOT = "1.2.840.10008."
 
 
@@ -110,9 +110,10 @@ def _looks_bare(start: bytes) -> bool:
 
 def _refuse_private_syntax(start: bytes) -> None:
     """Refuse a file in an encoding of some vendor's own: not even its header can be trusted."""
-    _, found, rest = start.partition(_TRANSFER_SYNTAX)
-    syntax = rest[2 : 2 + int.from_bytes(rest[:2], "little")].decode("latin-1").strip("\0 ")
-    if found and syntax and not syntax.startswith(_DICOM_ROOT):
+    rest = start.partition(_TRANSFER_SYNTAX)[2]
+    length = rest[2:4] if rest[:2] == b"UI" else rest[:4]
+    syntax = rest[4 : 4 + int.from_bytes(length, "little")].decode("latin-1").strip("\0 ")
+    if syntax and not syntax.startswith(_DICOM_ROOT):
         raise ReadError(f"a private transfer syntax ({syntax})")
 
 
@@ -199,6 +200,7 @@ def _slice(
         padding=_padding(file, pixels),
         image_type=frame.texts("FrameType") or file.texts("ImageType"),
         marks=tuple(frame.raw(keyword) for keyword in MARKS),
+        is_multienergy=file.text("MultienergyCTAcquisition") == "YES",
     )
 
 

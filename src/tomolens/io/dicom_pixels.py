@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import uid
-from pydicom.encaps import encapsulate, get_frame
+from pydicom.encaps import encapsulate, get_frame, parse_fragments
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
@@ -71,10 +72,8 @@ def read_frames(path: Path, pixels: PixelFormat, frames: Iterable[int]) -> Itera
         with _at_pixels(path, pixels) as file:
             yield from (_cleaned(frame, pixels) for frame in _frames(file, pixels, frames))
     except Exception as broken:  # each codec has its own kinds of error
-        if isinstance(broken, ReadError):
-            raise
         name = syntax_name(pixels.transfer_syntax)
-        raise ReadError(f"{path}: the pixels ({name}) are damaged: {broken}") from broken
+        raise ReadError(f"{path}: the pixels ({name}) are damaged: {broken}.") from broken
 
 
 def _at_pixels(path: Path, pixels: PixelFormat) -> BinaryIO:
@@ -90,7 +89,7 @@ def _at_pixels(path: Path, pixels: PixelFormat) -> BinaryIO:
 def _frames(file: BinaryIO, pixels: PixelFormat, frames: Iterable[int]) -> Iterator[NDArray[Any]]:
     order = _NATIVE.get(pixels.transfer_syntax, "<")
     if file.read(4) != _PIXEL_DATA[order]:
-        raise ReadError("no Pixel Data element where the header ends")
+        raise ValueError("no Pixel Data element where the header ends")
     file.seek(4 if pixels.transfer_syntax == uid.ImplicitVRLittleEndian else 8, 1)
     if pixels.transfer_syntax in _NATIVE:
         return _native(file, pixels, order, frames)
@@ -105,14 +104,26 @@ def _native(file: BinaryIO, pixels: PixelFormat, order: str, frames: Iterable[in
         file.seek(start + frame * count * stored.itemsize)
         values = np.frombuffer(file.read(count * stored.itemsize), stored)
         if values.size != count:
-            raise ReadError(f"{values.size} pixels where {count} belong: the file is cut short")
+            raise ValueError(f"{values.size} pixels where {count} belong, the file is cut short")
         yield values.reshape(pixels.rows, pixels.columns).astype(stored.newbyteorder("="), copy=False)
 
 
 def _compressed(file: BinaryIO, pixels: PixelFormat, frames: Iterable[int]) -> Iterator[NDArray[Any]]:
+    _refuse_cut_short(file)
     for frame in frames:
         one = get_frame(file, frame, number_of_frames=pixels.frames)
         yield _decoded(one, pixels).view(stored_type(pixels)).reshape(pixels.rows, pixels.columns)
+
+
+def _refuse_cut_short(file: BinaryIO) -> None:
+    """Refuse pixels whose last fragment ends beyond the file: some codecs make up the rest."""
+    start = file.tell()
+    _, fragments = parse_fragments(file)
+    file.seek(fragments[-1] + 4)
+    wanted = file.tell() + 4 + int.from_bytes(file.read(4), "little")
+    if wanted > file.seek(0, os.SEEK_END):
+        raise ValueError("the file is cut short")
+    file.seek(start)
 
 
 def _decoded(frame: bytes, pixels: PixelFormat) -> NDArray[Any]:

@@ -114,7 +114,7 @@ def is_hu(item: Slice) -> bool:
     if not item.rescale.stated:
         return False
     kind = item.rescale.type.upper()
-    return kind in ("", "HU") or (kind == "US" and item.image_type[:1] == ("ORIGINAL",))
+    return kind in ("", "HU") or (kind == "US" and item.image_type[:1] == ("ORIGINAL",) and not item.is_multienergy)
 
 
 def _not_hu(item: Slice) -> str:

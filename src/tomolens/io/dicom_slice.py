@@ -97,6 +97,7 @@ class Slice:
     padding: tuple[int, ...] | None
     image_type: tuple[str, ...]
     marks: tuple[Hashable, ...]
+    is_multienergy: bool = False
 
     @property
     def is_localizer(self) -> bool:

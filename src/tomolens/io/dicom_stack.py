@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 SAME_PLACE_MM = 0.01
 """Slices closer than this lie in the same place."""
 _LARGEST_SHIFT_MM = 0.1
-_LARGEST_SHIFT = 0.1
-"""A slice may lie this far from its place in the regular grid: a tenth of the distance between slices, and never more
+_LARGEST_SHIFT = 0.2
+"""A slice may lie this far from its place in the regular grid: a fifth of the distance between slices, and never more
 than 0.1 mm. Scanners that write positions with one decimal stay within it; a missing slice never does."""
 _ASSUMED_THICKNESS_MM = 1.0
 
@@ -106,7 +106,8 @@ class Stack:
     @property
     def gaps(self) -> tuple[int, ...]:
         """Indices of the slices after which the distance is not the usual one."""
-        return tuple(int(k) for k in np.flatnonzero(np.abs(self.distances - self.usual_distance) > self.tolerance_mm))
+        odd = np.abs(self.distances - self.usual_distance) > 2 * self.tolerance_mm
+        return tuple(int(k) for k in np.flatnonzero(odd))
 
     @property
     def missing(self) -> tuple[int, ...]:

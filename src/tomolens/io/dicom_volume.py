@@ -13,7 +13,10 @@ from tomolens.io.dicom_voxels import voxels_of
 from tomolens.io.untilt import untilted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tomolens.core.series import Problem, Series
+    from tomolens.io.dicom_slice import Slice
     from tomolens.io.dicom_stack import Stack
 
 Tilt = Literal["keep", "resample"]
@@ -105,16 +108,18 @@ def _stack_of(series: Series) -> Stack:
     """The series' own slices, from its files."""
     frames = series.frames or (0,) * len(series.files)
     chosen = {*zip(series.files, frames, strict=True), *series.copies}
-    try:
-        slices = [
-            s for path in {path: None for path, _ in chosen} for s in read_slices(path) if (path, s.frame) in chosen
-        ]
-    except ReadError as changed:
-        raise ReadError(f"{series.label}: {changed}.") from changed
+    slices = [s for path in {path for path, _ in chosen} for s in _read_again(path) if (path, s.frame) in chosen]
     found = series_of(slices)
     if len(found) != 1 or (found[0][0].files, found[0][0].frames) != (series.files, frames):
         raise ReadError(f"{series.label}: its files have changed since the folder was scanned; scan it again.")
     return found[0][1]
+
+
+def _read_again(path: Path) -> tuple[Slice, ...]:
+    try:
+        return read_slices(path)
+    except ReadError as changed:
+        raise ReadError(f"{path}: {changed}.") from changed
 
 
 def _largest_run(stack: Stack) -> tuple[Stack, tuple[str, ...]]:

@@ -96,13 +96,17 @@ def _one_padding(stored: NDArray[Any], item: Slice) -> NDArray[Any]:
 
 def _compare_copies(stack: Stack, voxels: NDArray[Any]) -> None:
     for copy, k in stack.copies:
-        again = np.empty_like(voxels[k])
-        try:
-            _fill(again[None], [(0, copy)])
-        except _TooWide:
-            again = ~voxels[k]
-        if not np.array_equal(again, voxels[k]):
+        if not _same_numbers(copy, voxels[k]):
             raise ReadError(
-                f"{stack.slices[k].path} and {copy.path} claim to be the same instance ({copy.instance_uid}) but differ "
-                "in their pixels; keep the one that is wanted."
+                f"{stack.slices[k].path} and {copy.path} claim to be one instance ({copy.instance_uid}) but differ in"
+                " their pixels; keep the one that is wanted."
             )
+
+
+def _same_numbers(item: Slice, numbers: NDArray[Any]) -> bool:
+    again = np.empty_like(numbers)
+    try:
+        _fill(again[None], [(0, item)])
+    except _TooWide:
+        return False
+    return np.array_equal(again, numbers)

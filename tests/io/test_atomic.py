@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tomolens.io.atomic import whole_file, whole_folder
+
+
+def test_a_whole_file_replaces_what_stood_there(tmp_path: Path) -> None:
+    target = tmp_path / "a.nii.gz"
+    target.write_text("old")
+    with whole_file(target) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+        assert temporary.name.endswith(".nii.gz")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.nii.gz"]
+    assert target.read_text() == "new"
+
+
+def test_a_file_whose_writing_fails_leaves_what_stood_there_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    target.write_text("old")
+
+    def write_half() -> None:
+        with whole_file(target) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_whole_folder_replaces_what_stood_there(tmp_path: Path) -> None:
+    target = tmp_path / "results"
+    target.mkdir()
+    (target / "stale").touch()
+    with whole_folder(target) as temporary:
+        (temporary / "fresh").touch()
+        assert [p.name for p in target.iterdir()] == ["stale"]
+    assert [p.name for p in tmp_path.iterdir()] == ["results"]
+    assert [p.name for p in target.iterdir()] == ["fresh"]
+
+
+def test_a_folder_whose_writing_fails_leaves_what_stood_there_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "results"
+    target.mkdir()
+    (target / "old").touch()
+
+    def write_half() -> None:
+        with whole_folder(target) as temporary:
+            (temporary / "half").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert [p.name for p in tmp_path.iterdir()] == ["results"]
+    assert [p.name for p in target.iterdir()] == ["old"]
+
+
+def test_missing_parent_folders_are_made(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "a" / "b.txt") as temporary:
+        temporary.touch()
+    assert (tmp_path / "a" / "b.txt").exists()
