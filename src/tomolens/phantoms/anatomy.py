@@ -10,7 +10,7 @@ import numpy as np
 from tomolens.phantoms import thorax as t
 from tomolens.phantoms.bones import skeleton_of, vertebral_bodies
 from tomolens.phantoms.scanner import table_image
-from tomolens.phantoms.shapes import common, ellipsoid, joined, without
+from tomolens.phantoms.shapes import common, ellipsoid, joined, waves
 from tomolens.phantoms.texture import Grain
 from tomolens.phantoms.tubes import Tubes, draw
 from tomolens.phantoms.vessels import LungTrees, grow
@@ -58,9 +58,20 @@ def _paint_wall(build: Build, canvas: Canvas, thorax: t.Thorax, image: Image, rn
     fat = Grain(canvas, 5.0, 7.0, rng)
     canvas.paint(image, thorax.body, 20.0)
     canvas.paint(image, thorax.body + np.float32(2.0), FAT_HU, fat)
+    if build.female:
+        gland = Grain(canvas, 9.0, 60.0, rng)
+        for side in (-1, 1):
+            inside = ellipsoid(thorax.points, (side * 78, -112, 30), (34, 13 + 0.6 * build.fat_mm, 32))
+            canvas.paint(image, common(inside, thorax.body + np.float32(7)), -70.0, gland)
     canvas.paint(image, thorax.muscle, MUSCLE_HU, Grain(canvas, 4.0, 8.0, rng))
-    layer = np.abs(thorax.cavity - 15.0) - 1.2
-    canvas.paint(image, common(layer, thorax.muscle + 3.0), -60.0, Grain(canvas, 9.0, 60.0, rng))
+    planes = Grain(canvas, 9.0, 60.0, rng)
+    for depth in (14.0, 25.0, 37.0):
+        bent = thorax.cavity - np.float32(depth) - 2.5 * waves(thorax.points, rng, 60)
+        layer = np.abs(bent) - 1.1 * waves(thorax.points, rng, 45)
+        canvas.paint(image, common(layer, thorax.muscle + 3.0), -60.0, planes)
+    for side in (-1, 1):
+        armpit = ellipsoid(thorax.points, (side * 140, -22, 128), (22, 30, 42))
+        canvas.paint(image, common(armpit, thorax.body + np.float32(6)), -85.0, planes)
     canvas.paint(image, thorax.cavity, FAT_HU + 8, fat)
 
 

@@ -48,6 +48,11 @@ def skeleton_of(build: Build) -> Skeleton:
     return Skeleton(tuple(ribs), tuple(cartilages), _flat_bones(build), _arches(build), _canal(build))
 
 
+def first_rib_end(build: Build, side: int) -> NDArray[np.float64]:
+    """Where the bone of the first rib meets its cartilage; ``side`` is -1 on the right, 1 on the left."""
+    return np.asarray(_rib(build, side, 0)[0].end[-1])
+
+
 def _on_cage(side: int, turn: NDArray[np.float64], z: NDArray[np.float64], outside_mm: float) -> NDArray[np.float64]:
     """Points on the rib cage: ``turn`` runs from 0 at the back to 1 at the front."""
     width = along(z, CAVITY_HALF_WIDTH).astype(float) + outside_mm
@@ -112,7 +117,7 @@ def _arches(build: Build) -> Tubes:
             parts += [
                 _process(build, p, r, f) for p, r, f in ((pedicle, 4.2, 1.5), (across, 3.8, 1.2), (lamina, 2.8, 2.8))
             ]
-        parts.append(_process(build, [[0, y + 33, z - 4], [0, y + 47, z - 13], [0, y + 56, z - 20]], 3.0, 2.0))
+        parts.append(_process(build, [[0, y + 33, z - 4], [0, y + 47, z - 12], [0, y + 57, z - 20]], 2.6, 1.9))
     return Tubes.joined(parts)
 
 
@@ -137,9 +142,29 @@ def _flat_bones(build: Build) -> Tubes:
     for side in (-1, 1):
         clavicle = np.array([[22, -58, 154], [52, -62, 168], [96, -38, 186], [140, -8, 206]], float) * (side, 1, 1)
         parts.append(Tubes.along(build.to_patient(_smooth(clavicle, 10)), 6.0))
-        humerus = np.array([[166, 14, 196], [180, 4, 236]], float) * (side, 1, 1)
-        parts.append(Tubes.along(build.to_patient(humerus), [23, 15]))
+        humerus = np.array([[166, 14, 192], [182, 4, 236]], float) * (side, 1, 1)
+        parts.append(Tubes.along(build.to_patient(humerus), [22, 14]))
+        parts += _shoulder_blade(build, side)
     return Tubes.joined(parts)
+
+
+def _shoulder_blade(build: Build, side: int) -> list[Tubes]:
+    """A thin plate outside the ribs, thick along its outer edge, with its spine across the back."""
+    parts = []
+    for z in np.arange(38.0, 158.0, 9.0):
+        up = (z - 30) / 120
+        plate = _on_cage(side, np.linspace(0.23 + 0.02 * up, 0.27 + 0.26 * up, 7), np.full(7, z), 21.0)
+        plate += np.linspace(0, 1, 7)[:, None] ** 2 * np.array([side * 16, -4, 0]) * up
+        for n, width in enumerate((1.5, 1.1, 1.0, 1.0, 1.3, 2.0)):
+            parts.append(Tubes.along(build.to_patient(plate[n : n + 2]), 5.5, 0.33 * width, (0.0, 0.0, 1.0)))
+    ridge = _on_cage(side, np.array([0.24, 0.3, 0.38, 0.44]), np.array([118.0, 126, 140, 158]), 30.0)
+    ridge += np.linspace(0, 1, 4)[:, None] * np.array([side * 26, -6, 0])
+    socket = np.array([[142, 24, 150], [144, 20, 182]], float) * (side, 1, 1)
+    return [
+        *parts,
+        Tubes.along(build.to_patient(_smooth(ridge, 8)), 4.0, 1.4),
+        Tubes.along(build.to_patient(socket), 7),
+    ]
 
 
 def vertebral_bodies(

@@ -36,6 +36,7 @@ class Build:
     atelectasis: float
     pleural_thickening_mm: float
     hilar_nodes: int
+    scars: int
     calcified_arteries: float
     left_dome_mm: float
     right_dome_mm: float
@@ -64,6 +65,7 @@ class Build:
             atelectasis=float(rng.choice([0.0, rng.uniform(0.2, 1.0)], p=[0.45, 0.55])),
             pleural_thickening_mm=float(rng.choice([0.0, rng.uniform(0.8, 2.5)], p=[0.7, 0.3])),
             hilar_nodes=int(rng.poisson(3)),
+            scars=int(rng.poisson(1.5)),
             calcified_arteries=float(max(0.0, rng.normal(0.0, 0.6))),
             left_dome_mm=float(rng.normal(-12, 6)),
             right_dome_mm=float(rng.normal(4, 6)),

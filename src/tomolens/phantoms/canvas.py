@@ -7,7 +7,7 @@ scanner's point spread, so nothing has to be supersampled or blurred afterwards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,13 @@ class Canvas:
         )
         x, y, z = (low + step / 2 for low, step in zip(self.low_lps_mm, self.spacing_mm[::-1], strict=True))
         return Grid.from_axes((k, j, i), self.spacing_mm, (x, y, z))
+
+    def with_thinner_slices(self, layers: int) -> Canvas:
+        """The same canvas with ``layers`` slices for each of its own."""
+        thin = self.spacing_mm[0] / layers
+        depth = self.grid.shape[0] * self.spacing_mm[0]
+        high = (self.high_lps_mm[0], self.high_lps_mm[1], self.low_lps_mm[2] + depth)
+        return replace(self, spacing_mm=(thin, *self.spacing_mm[1:]), high_lps_mm=high)
 
     @cached_property
     def voxel_axes(self) -> tuple[NDArray[np.float64], ...]:

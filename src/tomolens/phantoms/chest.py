@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tomolens.core.errors import OptionError
 from tomolens.core.volume import Unit, Volume
 from tomolens.phantoms.anatomy import anatomy_of
 from tomolens.phantoms.build import Build
 from tomolens.phantoms.canvas import Canvas
-from tomolens.phantoms.disease import add_look_alikes, add_nodules
+from tomolens.phantoms.disease import add_look_alikes, add_nodules, add_scars
 from tomolens.phantoms.nodules import LookAlike, Nodule, NoduleWish, wishes_of
 from tomolens.phantoms.scanner import Scanner
+from tomolens.phantoms.thorax import field_of_view, thorax_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-_LOW_LPS_MM = (-190.0, -150.0, -95.0)
-_HIGH_LPS_MM = (190.0, 150.0, 205.0)
+    Corner = tuple[float, float, float]
+
+SAMPLE: dict[str, Any] = {"seed": 2024, "spacing_mm": (1.25, 0.9, 0.9)}
+"""How the shipped sample chest is generated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,7 @@ def chest_phantom(
     look_alikes: bool = True,
     noise_hu: float | None = None,
     sharpness: float | None = None,
+    around_lungs_mm: float | None = None,
 ) -> ChestPhantom:
     """Generate the chest CT of one made-up adult.
 
@@ -63,7 +68,7 @@ def chest_phantom(
         Everything that is not given is drawn from it: size and shape, fat, heart, vessels, disease, nodules, protocol.
         The same call gives the same voxels.
     spacing_mm
-        Voxel spacing along slices, rows and columns. The field of view is 380 x 300 x 300 mm.
+        Voxel spacing along slices, rows and columns. Thick slices average what lies in them.
     nodules
         True draws one or more, False none; or the nodules wished for. One that finds no room is left out.
     look_alikes
@@ -72,20 +77,56 @@ def chest_phantom(
         Standard deviation of the noise in the middle of the chest; 0 is a scan without noise.
     sharpness
         Of the reconstruction kernel, from 0 (soft tissue) to 1 (lung).
+    around_lungs_mm
+        Show only the lungs and this margin, which is faster; None shows the whole chest.
+
+    Raises
+    ------
+    OptionError
+        If a spacing is not between 0.3 and 6 mm, the noise is negative or the sharpness not between 0 and 1.
     """
-    drawn = Scanner.of(seed)
-    scanner = Scanner(
-        drawn.noise_hu if noise_hu is None else noise_hu, drawn.sharpness if sharpness is None else sharpness
-    )
+    scanner = Scanner.of(seed).but(noise_hu, sharpness)
     build = Build.of(seed)
-    canvas = Canvas(_LOW_LPS_MM, _HIGH_LPS_MM, spacing_mm, scanner.edge_mm)
-    anatomy = anatomy_of(build, canvas)
+    thick, fine, layers = _canvases(build, scanner, spacing_mm, around_lungs_mm)
+    anatomy = anatomy_of(build, fine)
     rng = np.random.default_rng([seed, 8])
-    lungs = canvas.inside(anatomy.thorax.lungs)
-    alike = add_look_alikes(canvas, anatomy, rng) if look_alikes else ()
+    add_scars(build, fine, anatomy, rng)
+    alike = add_look_alikes(build, fine, anatomy, rng) if look_alikes else ()
     wishes = wishes_of(rng) if nodules is True else tuple(nodules or ())
-    found = add_nodules(canvas, anatomy, wishes, rng)
-    scanner.add_noise(canvas, anatomy.image, seed)
-    voxels = np.clip(np.rint(anatomy.image, out=anatomy.image), -1024, 3071).astype(np.int16)
+    drawn = add_nodules(fine, anatomy, wishes, alike, rng)
+    image = anatomy.image.reshape(-1, layers, *fine.grid.shape[1:]).mean(axis=1)
+    scanner.add_noise(thick, image, seed)
+    voxels = np.clip(np.rint(image, out=image), -1024, 3071).astype(np.int16)
+    lungs = fine.inside(anatomy.thorax.lungs)[layers // 2 :: layers]
     history = (f"generated chest phantom, seed {seed}",)
-    return ChestPhantom(Volume(voxels, canvas.grid, Unit.HU, "CT", history=history), found, alike, lungs)
+    return ChestPhantom(Volume(voxels, thick.grid, Unit.HU, "CT", history=history), drawn, alike, lungs)
+
+
+def sample_chest_ct() -> Volume:
+    """Generate the chest CT of the shipped sample volume, the same voxels in the same place."""
+    return chest_phantom(**SAMPLE).volume
+
+
+def _canvases(
+    build: Build, scanner: Scanner, spacing_mm: tuple[float, float, float], around_lungs_mm: float | None
+) -> tuple[Canvas, Canvas, int]:
+    """The canvas of the scan, the one with thinner slices that is painted on, and how many of those make a slice."""
+    if not all(0.3 <= step <= 6 for step in spacing_mm):
+        raise OptionError(f"Spacings are between 0.3 and 6 mm, not {spacing_mm}.")
+    low, high = field_of_view(build)
+    edge = max(scanner.edge_mm, 0.6 * max(spacing_mm[1:]))
+    if around_lungs_mm is not None:
+        low, high = _box_of_lungs(build, Canvas(low, high, (4.0, 4.0, 4.0), edge), around_lungs_mm)
+    layers = int(np.ceil(spacing_mm[0] / 1.3))
+    thick = Canvas(low, high, spacing_mm, edge)
+    return thick, thick.with_thinner_slices(layers), layers
+
+
+def _box_of_lungs(build: Build, rough: Canvas, margin_mm: float) -> tuple[Corner, Corner]:
+    inside = np.argwhere(thorax_of(build, rough).lungs < 0)
+    low, high = (
+        tuple(float(axis[n]) for axis, n in zip(rough.lattice_axes[::-1], ends[::-1], strict=True))
+        for ends in (inside.min(axis=0), inside.max(axis=0))
+    )
+    x, y, z = ((a - margin_mm - 2, b + margin_mm + 2) for a, b in zip(low, high, strict=True))
+    return (x[0], y[0], z[0]), (x[1], y[1], z[1])

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.ndimage import zoom
+
+from tomolens.phantoms.tubes import Tubes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,3 +123,16 @@ def blob(
 
 def _turn(rng: np.random.Generator) -> NDArray[np.float64]:
     return np.asarray(np.linalg.qr(rng.normal(size=(3, 3)))[0])
+
+
+def spicules(center: NDArray[np.float64], diameter_mm: float, rng: np.random.Generator) -> Tubes:
+    """Draw thin rays that leave a nodule; they do not count towards its diameter."""
+    rays = []
+    for _ in range(int(rng.integers(5, 11))):
+        direction = rng.normal(size=3)
+        direction /= np.linalg.norm(direction)
+        bend = rng.normal(0, 0.12, 3)
+        reach = np.array([0.35, 0.6, rng.uniform(0.75, 1.0)]) * diameter_mm
+        path = center + reach[:, None] * (direction + np.array([[0.0], [0.3], [1.0]]) * bend)
+        rays.append(Tubes.along(path, np.array([0.9, 0.6, 0.25]) * min(diameter_mm / 10, 1.3)))
+    return Tubes.joined(rays)

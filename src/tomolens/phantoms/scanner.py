@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import fft
 
+from tomolens.core.errors import OptionError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -38,6 +40,20 @@ class Scanner:
         rng = np.random.default_rng([seed, 4])
         sharpness = float(rng.beta(1.2, 1.6))
         return cls(noise_hu=float(rng.uniform(9, 24) * (1 + 1.2 * sharpness**2)), sharpness=sharpness)
+
+    def but(self, noise_hu: float | None, sharpness: float | None) -> Scanner:
+        """The same protocol with what is given put in its place.
+
+        Raises
+        ------
+        OptionError
+            If the noise is negative or the sharpness is not between 0 and 1.
+        """
+        noise = self.noise_hu if noise_hu is None else noise_hu
+        sharp = self.sharpness if sharpness is None else sharpness
+        if noise < 0 or not 0 <= sharp <= 1:
+            raise OptionError(f"Noise is 0 HU or more and sharpness from 0 to 1, not {noise} and {sharp}.")
+        return Scanner(noise, sharp)
 
     @property
     def edge_mm(self) -> float:
@@ -101,5 +117,5 @@ def table_image(canvas: Canvas, top_mm: float) -> NDArray[np.float32]:
         1.6 - np.abs(below - 34 - 0.0004 * x[None, :] ** 2), 0, 1
     )
     core = np.clip(np.minimum(below - 1.5, 34 + 0.0004 * x[None, :] ** 2 - below), 0, 1)
-    image += (np.minimum(shell, 1) * 900 + core * 60).astype(np.float32) * width.astype(np.float32)
+    image += (np.minimum(shell, 1) * 1150 + core * 60).astype(np.float32) * width.astype(np.float32)
     return image

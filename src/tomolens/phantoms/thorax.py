@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     Field = NDArray[np.float32]
     Points = tuple[Field, Field, Field]
 
-CAVITY_HALF_WIDTH = ((-120, 128), (-80, 131), (-20, 133), (40, 128), (90, 116), (130, 98), (155, 82), (172, 66), (186, 46), (200, 20))  # fmt: skip
-CAVITY_FRONT = ((-120, -96), (-20, -95), (30, -90), (80, -80), (120, -64), (150, -42), (172, -16), (186, 4), (200, 15))
-CAVITY_BACK = ((-120, 88), (-60, 97), (0, 101), (60, 101), (110, 92), (145, 80), (170, 66), (186, 48), (200, 25))
+CAVITY_HALF_WIDTH = ((-120, 128), (-80, 131), (-20, 133), (40, 129), (90, 120), (130, 107), (155, 95), (172, 81), (186, 60), (197, 28))  # fmt: skip
+CAVITY_FRONT = ((-120, -96), (-20, -95), (30, -90), (80, -80), (120, -66), (150, -46), (172, -24), (186, -4), (197, 14))
+CAVITY_BACK = ((-120, 88), (-60, 97), (0, 101), (60, 101), (110, 92), (145, 81), (170, 70), (186, 56), (197, 36))
 SPINE_Y = ((-130, 52), (-60, 60), (20, 66), (80, 66), (130, 54), (170, 38), (215, 20))
 BODY_HALF_WIDTH = ((-120, 152), (-40, 154), (20, 156), (80, 164), (120, 172), (155, 182), (190, 186), (220, 176))
 BODY_FRONT = ((-120, -108), (-20, -108), (40, -104), (90, -96), (130, -84), (170, -66), (220, -48))
@@ -55,25 +55,25 @@ _MEDIASTINUM_Z = (-100, -20, 30, 80, 110, 140, 165, 200)
 _LEFT_REACH = np.array(
     [
         [30, 30, 26, 22, 16, 16, 10],
-        [24, 26, 26, 22, 16, 16, 10],
-        [10, 20, 26, 26, 18, 16, 10],
+        [12, 18, 22, 20, 16, 16, 10],
+        [6, 12, 22, 26, 18, 16, 10],
         [4, 12, 24, 28, 22, 16, 10],
         [4, 10, 18, 22, 20, 14, 10],
         [12, 20, 24, 24, 22, 14, 10],
-        [26, 32, 32, 32, 28, 18, 12],
-        [36, 40, 42, 42, 40, 26, 16],
+        [22, 26, 26, 26, 24, 18, 12],
+        [24, 28, 30, 30, 28, 22, 16],
     ]
 )
 _RIGHT_REACH = np.array(
     [
         [26, 28, 28, 20, 8, 12, 10],
-        [20, 26, 28, 20, 4, 10, 10],
-        [6, 20, 28, 24, 6, 10, 10],
+        [10, 18, 22, 18, 4, 10, 10],
+        [4, 12, 24, 22, 6, 10, 10],
         [3, 12, 28, 28, 14, 10, 10],
         [3, 12, 26, 26, 16, 12, 10],
         [12, 22, 30, 28, 20, 14, 10],
-        [26, 34, 36, 34, 28, 18, 12],
-        [36, 42, 44, 44, 40, 26, 16],
+        [22, 28, 30, 28, 24, 18, 12],
+        [24, 30, 32, 32, 30, 22, 16],
     ]
 )
 
@@ -100,6 +100,15 @@ class Thorax:
         return np.minimum(self.left_lung, self.right_lung)
 
 
+def field_of_view(build: Build) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Opposite corners, LPS mm, of a field of view that shows the chest from the liver to above the lungs."""
+    x, y, z = (float(s) for s in build.scale_xyz)
+    half_width = min(162 * x + build.fat_mm + 8, 205.0)
+    front = -(112 * y + build.fat_mm + (22 if build.female else 6))
+    back = 136 * y + build.fat_mm + 24
+    return (-half_width, front, -98 * z), (half_width, back, 204 * z)
+
+
 def thorax_of(build: Build, canvas: Canvas) -> Thorax:
     """Shape the chest of one patient."""
     rng = np.random.default_rng([build.seed, 2])
@@ -110,6 +119,7 @@ def thorax_of(build: Build, canvas: Canvas) -> Thorax:
     mediastinum = _mediastinum(points, build, heart)
     above = without(common(cavity, -diaphragm, 6), _spine_room(points), 8)
     lungs = without(above, mediastinum, 5)
+    lungs = lungs + np.float32(build.pleural_thickening_mm) * np.clip(waves(points, rng, 50) - 0.4, 0, 1)
     body, muscle = _wall(points, build, cavity, canvas.pitch_mm)
     return Thorax(
         body=body,
@@ -159,9 +169,9 @@ def _heart(points: Points, build: Build) -> Field:
     side = np.cross(axis, [0.0, 0.0, 1.0])
     turn = np.stack([axis, side / np.linalg.norm(side), np.cross(axis, side)], axis=1)
     turn /= np.linalg.norm(turn, axis=0)
-    ventricles = ellipsoid(points, (20, -36, 14), (60 * s, 43 * s, 40 * s), turn)
-    right_atrium = ellipsoid(points, (-26, -22, 30), (27 * s, 33 * s, 36 * s))
-    left_atrium = ellipsoid(points, (6, 14, 48), (36 * s, 22 * s, 24 * s))
+    ventricles = ellipsoid(points, (22, -40, 11), (66 * s, 48 * s, 45 * s), turn)
+    right_atrium = ellipsoid(points, (-26, -26, 26), (27 * s, 33 * s, 36 * s))
+    left_atrium = ellipsoid(points, (5, 13, 46), (38 * s, 24 * s, 28 * s))
     return joined(joined(ventricles, right_atrium, 14), left_atrium, 12)
 
 
@@ -201,9 +211,10 @@ def _wall(points: Points, build: Build, cavity: Field, pitch_mm: float) -> tuple
         breasts = [ellipsoid(points, (side * 78, -104, 30), (52, 24 + build.fat_mm, 50)) for side in (-1, 1)]
         body = joined(body, joined(*breasts), 22)
     back = np.clip((y - 30) / 40, 0, 1) * np.clip((95 - np.abs(x)) / 30, 0, 1)
-    shoulder = np.clip((z - 95) / 60, 0, 1)
+    blade = np.clip((y - 15) / 40, 0, 1) * np.clip((z - 10) / 40, 0, 1)
+    shoulder = np.clip((z - 110) / 50, 0, 1) * np.clip((y + 60) / 40, 0.2, 1)
     chest = np.clip((-y - 20) / 40, 0, 1) * np.clip((np.abs(x) - 25) / 30, 0, 1) * np.clip((z - 20) / 60, 0, 1)
-    thickness = 13 + 26 * back + 46 * shoulder + 12 * chest
+    thickness = 13 + np.maximum(26 * back, 33 * blade) + 40 * shoulder + 13 * chest
     muscle = common(body + np.float32(build.fat_mm), cavity - thickness, 6)
     return body, muscle
 

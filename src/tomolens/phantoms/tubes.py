@@ -135,7 +135,12 @@ def _windows(
         for size in np.unique(sizes[follows == axis]):
             chosen = np.flatnonzero((follows == axis) & (sizes == size))
             ends = np.stack([start[chosen, axis], end[chosen, axis]])
-            extra = np.minimum(reach[chosen], tubes.radius[chosen].min(axis=1) * np.minimum(tubes.flat[chosen], 1) + canvas.edge_mm) / spacing[axis]
+            extra = (
+                np.minimum(
+                    reach[chosen], tubes.radius[chosen].min(axis=1) * np.minimum(tubes.flat[chosen], 1) + canvas.edge_mm
+                )
+                / spacing[axis]
+            )
             first = np.maximum(np.floor(ends.min(axis=0) - extra), 0).astype(int)
             last = np.minimum(np.ceil(ends.max(axis=0) + extra), box[axis].stop - box[axis].start - 1).astype(int)
             counts = np.maximum(last - first + 1, 0)

@@ -216,4 +216,6 @@ def _airways_beside(branches: Branches, twig_mm: float, root: NDArray[np.float64
     shift = 2.0 * radius[:, None] * beside
     start = branches.start + shift[branches.parent]
     start[0] = root
-    return replace(branches, start=start, end=branches.end + shift).tubes(0.92 * twig_mm)[np.tile(radius > 1.3, _PIECES)]
+    return replace(branches, start=start, end=branches.end + shift).tubes(0.92 * twig_mm)[
+        np.tile(radius > 1.3, _PIECES)
+    ]
