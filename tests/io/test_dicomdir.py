@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom.fileset import FileSet
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage, generate_uid
 
 from tests.io.slices import stored_volume, write_series
 from tomolens.core.errors import ReadError
@@ -15,14 +16,25 @@ from tomolens.io.read import read_volume
 @pytest.fixture
 def disc(tmp_path: Path) -> Path:
     """A written disc: files without suffix, and the index that names them."""
-    facts = {"StudyID": "1", "StudyDate": "20200101", "StudyTime": "120000", "PatientName": "A"}
-    fileset = FileSet()
-    for path in write_series(tmp_path / "scanner", **facts):
-        fileset.add(path)
-    staging = fileset._tmpdir
-    fileset.write(tmp_path / "disc")
-    staging.cleanup()  # pydicom leaves it to the garbage collector, which warns
+    files = write_series(tmp_path / "disc" / "STUDY", name="IM{:06d}")
+    records = [_record("PATIENT"), _record("SERIES"), *(_record("IMAGE", ["STUDY", path.name]) for path in files)]
+    index = Dataset()
+    index.file_meta = FileMetaDataset()
+    index.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    index.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    index.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    index.FileSetID = "DISC"
+    index.DirectoryRecordSequence = records
+    index.save_as(tmp_path / "disc" / "DICOMDIR", enforce_file_format=True)
     return tmp_path / "disc"
+
+
+def _record(kind: str, file: list[str] | None = None) -> Dataset:
+    record = Dataset()
+    record.DirectoryRecordType = kind
+    if file:
+        record.ReferencedFileID = file
+    return record
 
 
 def test_a_dicomdir_is_read_through_the_files_it_names(disc: Path) -> None:

@@ -39,16 +39,17 @@ def read_image(path: Path, *, modality: str | None = None) -> Volume:
     if modality not in (None, *_MODALITIES):
         raise OptionError(f"modality is one of {', '.join(_MODALITIES)}, not {modality!r}.")
     read = read_nifti if image_suffix(path) in NIFTI_SUFFIXES else read_itk
-    voxels, grid, facts = read(path)
+    content = read(path)
+    voxels, facts = content.voxels, content.trusted_facts
     if voxels.dtype == np.float32 and not np.isfinite(voxels).all():
         raise ReadError(f"{path}: {np.count_nonzero(~np.isfinite(voxels))} voxels are not finite numbers.")
-    history = tuple(facts.get("history", ()))
-    if modality is None and "modality" not in facts:
+    history = (*facts.get("history", ()), *content.notes)
+    modality = modality or facts.get("modality")
+    if modality is None:
         modality, why = _guess(voxels)
         history += (f"taken for {modality}: {path.name} does not say, and {why}",)
-    modality = modality or str(facts["modality"])
     unit = Unit.HU if modality == "CT" else Unit.ARBITRARY
-    return Volume(voxels, grid, unit, modality, None, facts.get("padding"), history)
+    return Volume(voxels, content.grid, unit, modality, None, facts.get("padding"), history)
 
 
 def _guess(voxels: NDArray[Any]) -> tuple[str, str]:

@@ -9,42 +9,53 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
-from tomolens.core.errors import OutputError, ReadError
+from tomolens.core.errors import GeometryError, OutputError, ReadError
 from tomolens.core.grid import Grid
+from tomolens.io.image_content import ImageContent
 from tomolens.io.rescale import rescaled
 
 if TYPE_CHECKING:
     from tomolens.core.volume import Volume
 
 _FACTS = "tomolens"
+_SPACE = "NRRD_space"
+_PATIENT_SPACE = "left-posterior-superior"
+"""What ITK says of every NRRD that names a space of the patient, all of which it turns into this one."""
 
 
-def read_itk(path: Path) -> tuple[NDArray[Any], Grid, dict[str, Any]]:
-    """Voxels (int16 or float32), their grid, and the facts that `write_itk` left in the header.
+def read_itk(path: Path) -> ImageContent:
+    """Read an NRRD or MetaImage file.
 
     Raises
     ------
     ReadError
         If the file is damaged or does not hold one 3D image of numbers.
+    GeometryError
+        If an NRRD file names no space of the patient.
     """
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as broken:
         raise ReadError(f"{path}: not a readable image file ({str(broken).splitlines()[-1].strip()}).") from broken
-    channels = image.GetNumberOfComponentsPerPixel()
-    if image.GetDimension() != 3 or channels != 1:
-        raise ReadError(
-            f"{path}: {image.GetDimension()} dimensions with {channels} values a voxel, not one 3D image of numbers."
-        )
+    axes, channels = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
+    if axes != 3 or channels != 1:
+        raise ReadError(f"{path}: {axes} dimensions with {channels} values a voxel, not one 3D image of numbers.")
+    _refuse_nowhere(image, path)
     facts = _facts(image)
     affine = np.eye(4)
-    directions = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, :3] = directions[:, ::-1]
+    affine[:3, :3] = (np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing())[:, ::-1]
     affine[:3, 3] = image.GetOrigin()
     voxels = rescaled(sitk.GetArrayViewFromImage(image))
-    return voxels, Grid(voxels.shape, affine, facts.get("frame_of_reference")), facts
+    return ImageContent(voxels, Grid(voxels.shape, affine, facts.get("frame_of_reference")), facts)
+
+
+def _refuse_nowhere(image: sitk.Image, path: Path) -> None:
+    if path.suffix.lower() in (".mha", ".mhd"):
+        return
+    space = image.GetMetaData(_SPACE) if image.HasMetaDataKey(_SPACE) else "absent"
+    if space != _PATIENT_SPACE:
+        raise GeometryError(f"{path}: its space is {space}: it does not say where in the patient its image lies.")
 
 
 def _facts(image: sitk.Image) -> dict[str, Any]:

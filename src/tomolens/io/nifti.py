@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from tomolens.core.errors import GeometryError, ReadError
 from tomolens.core.grid import Grid
+from tomolens.io.image_content import ImageContent
 from tomolens.io.rescale import rescaled
 
 if TYPE_CHECKING:
@@ -29,12 +31,13 @@ _KJI = [2, 1, 0, 3]
 _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 _TEXT = 6
 _SCANNER = 1
+_SAME_PLACE_MM = 0.1
 _FLOAT32 = 1e-5
 """Relative agreement of the exact affine with the header's float32 one."""
 
 
-def read_nifti(path: Path) -> tuple[NDArray[Any], Grid, dict[str, Any]]:
-    """Voxels (int16 or float32), their grid, and the facts that `write_nifti` left in the header.
+def read_nifti(path: Path) -> ImageContent:
+    """Read a NIfTI-1 or NIfTI-2 file.
 
     Raises
     ------
@@ -43,23 +46,24 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Grid, dict[str, Any]]:
     GeometryError
         If the header does not say where the image lies: sform and qform codes are both 0.
     """
-    try:
-        image = nib.load(path)
-        slope, intercept = image.header.get_slope_inter()
-        stored = np.asarray(image.dataobj.get_unscaled())
-    except Exception as broken:  # nibabel meets broken bytes with many kinds of error
-        raise ReadError(f"{path}: not a readable NIfTI file ({broken}).") from broken
+    header, stored, slope, intercept = _opened(path)
     stored = stored.reshape(stored.shape[:3]) if stored.ndim > 3 and set(stored.shape[3:]) == {1} else stored
     if stored.ndim != 3 or stored.dtype.kind not in "iuf":
         raise ReadError(f"{path}: {stored.ndim} dimensions of {stored.dtype}, not one 3D image of numbers.")
-    facts = _facts(image.header)
-    affine = _affine(image.header, path)
-    exact = np.asarray(facts.get("affine_kji_to_lps_mm", affine), float)
-    scale = np.abs(affine[:3]).max()
-    if exact.shape == (4, 4) and np.abs(exact - affine).max() <= _FLOAT32 * scale:
-        affine = exact
-    voxels = rescaled(stored.transpose(2, 1, 0), 1.0 if slope is None else slope, intercept or 0.0)
-    return voxels, Grid(voxels.shape, affine, facts.get("frame_of_reference")), facts
+    facts = _facts(header)
+    affine = _exact(_affine(header, path), facts)
+    voxels = rescaled(stored.transpose(2, 1, 0), slope, intercept)
+    return ImageContent(voxels, Grid(voxels.shape, affine, facts.get("frame_of_reference")), facts, _notes(header))
+
+
+def _opened(path: Path) -> tuple[Any, NDArray[Any], float, float]:
+    """The header, the stored array (i, j, k), and the scaling."""
+    try:
+        image = nib.load(path)
+        stored = np.asarray(image.dataobj.get_unscaled())
+    except Exception as broken:  # nibabel meets broken bytes with many kinds of error
+        raise ReadError(f"{path}: not a readable NIfTI file ({broken}).") from broken
+    return image.header, stored, float(image.dataobj.slope), float(image.dataobj.inter)
 
 
 def _affine(header: Any, path: Path) -> NDArray[np.float64]:
@@ -71,14 +75,31 @@ def _affine(header: Any, path: Path) -> NDArray[np.float64]:
     return np.asarray(_LPS_FROM_RAS @ ras)[:, _KJI]
 
 
+def _exact(affine: NDArray[np.float64], facts: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The exact affine of the facts, where it is the header's but for rounding."""
+    exact = np.asarray(facts.get("affine_kji_to_lps_mm", affine), float)
+    agrees = exact.shape == (4, 4) and np.abs(exact - affine).max() <= _FLOAT32 * np.abs(affine[:3]).max()
+    return exact if agrees else affine
+
+
+def _notes(header: Any) -> tuple[str, ...]:
+    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    if sform is None or qform is None:
+        return ()
+    corners = np.array(list(product(*[(0, n - 1) for n in header.get_data_shape()[:3]])))
+    apart = np.linalg.norm(corners @ (sform - qform)[:3, :3].T + (sform - qform)[:3, 3], axis=1).max()
+    if apart <= _SAME_PLACE_MM:
+        return ()
+    return (f"its sform and qform place it up to {apart:.1f} mm apart; the sform was used",)
+
+
 def _facts(header: Any) -> dict[str, Any]:
     for extension in header.extensions:
         if extension.get_code() == _TEXT:
             try:
-                facts = json.loads(extension.get_content())["tomolens"]
+                return dict(json.loads(extension.get_content())["tomolens"])
             except (ValueError, KeyError, TypeError):
                 continue
-            return dict(facts)
     return {}
 
 

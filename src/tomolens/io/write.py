@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tomolens.core.errors import OutputError
 from tomolens.io.atomic import whole_file
+from tomolens.io.image_content import facts_of
 from tomolens.io.image_files import NIFTI_SUFFIXES, image_suffix
 from tomolens.io.itk_images import write_itk
 from tomolens.io.nifti import write_nifti
@@ -41,19 +42,12 @@ def write_volume(volume: Volume, path: Path | str) -> Path:
     path = Path(path)
     suffix = image_suffix(path)
     if suffix not in WRITE_SUFFIXES:
-        raise OutputError(
-            f"{path.name}: volumes are written as {', '.join(WRITE_SUFFIXES)}, not {suffix or 'without suffix'}."
-        )
-    facts = {
-        "modality": volume.modality,
-        "padding": volume.padding,
-        "frame_of_reference": volume.grid.frame_of_reference,
-        "history": list(volume.history),
-    }
+        accepted = ", ".join(WRITE_SUFFIXES)
+        raise OutputError(f"{path}: volumes are written as {accepted}, not as {suffix or 'a name without suffix'}.")
     write = write_nifti if suffix in NIFTI_SUFFIXES else write_itk
     try:
         with whole_file(path) as temporary:
-            write(volume, temporary, facts)
+            write(volume, temporary, facts_of(volume))
     except (OSError, RuntimeError) as failed:
         if isinstance(failed, OutputError):
             raise

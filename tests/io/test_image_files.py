@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+
+from tests.core.grids import grids
+from tomolens.core.errors import GeometryError, OptionError, OutputError, ReadError
+from tomolens.core.grid import Grid
+from tomolens.core.volume import Unit, Volume
+from tomolens.io import nifti
+from tomolens.io.read import read_volume
+from tomolens.io.write import WRITE_SUFFIXES, write_volume
+
+SHAPE = (4, 5, 6)
+RAS = np.array([[2.0, 0, 0, -30], [0, 3, 0, -40], [0, 0, 5, 60], [0, 0, 0, 1]])
+
+
+def numbered(shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    return (np.arange(np.prod(shape)).reshape(shape) - 1000).astype(np.int16)
+
+
+def oblique(shear_mm: float = 0.0) -> Grid:
+    """A left-handed, oblique grid; sheared along its slices by ``shear_mm`` a slice."""
+    row, column = np.array([0.8, 0.6, 0.0]), np.array([0.36, -0.48, 0.8])
+    axes = (-np.cross(row, column), column, row)
+    grid = Grid.from_axes(SHAPE, (2.5, 0.8, 0.7), (-201.3, -59.7, -405.800049), axes)
+    affine = grid.affine.copy()
+    affine[:3, 0] += shear_mm * row
+    return Grid(SHAPE, affine, "1.2.3")
+
+
+@pytest.mark.parametrize("suffix", WRITE_SUFFIXES)
+def test_a_written_volume_is_read_back_with_all_it_says(tmp_path: Path, suffix: str) -> None:
+    volume = Volume(numbered(), oblique(), padding=-1024.0, history=("cut out", "turned"))
+    path = write_volume(volume, tmp_path / f"a{suffix}")
+    again = read_volume(path)
+    assert np.array_equal(again.voxels, volume.voxels)
+    assert np.abs(again.grid.affine - volume.grid.affine).max() <= 1e-6
+    assert again.grid.same_place(volume.grid)
+    assert (again.voxels.dtype, again.unit, again.modality) == (np.int16, Unit.HU, "CT")
+    assert (again.padding, again.history) == (-1024.0, ("cut out", "turned"))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", WRITE_SUFFIXES)
+@settings(max_examples=25, deadline=None)
+@given(grid=grids())
+def test_any_grid_survives_writing_and_reading(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, grid: Grid
+) -> None:
+    if grid.is_sheared and suffix == ".mha":
+        return
+    path = tmp_path_factory.mktemp("volume") / f"a{suffix}"
+    volume = Volume(numbered(grid.shape), grid)
+    again = read_volume(write_volume(volume, path))
+    assert np.array_equal(again.voxels, volume.voxels)
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in grid.shape])).reshape(3, -1).T
+    assert np.abs(again.grid.to_mm(corners) - grid.to_mm(corners)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("suffix", WRITE_SUFFIXES)
+def test_fractions_survive_as_float32(tmp_path: Path, suffix: str) -> None:
+    volume = Volume(numbered().astype(np.float32) / 7, oblique(), Unit.ARBITRARY, "MR")
+    again = read_volume(write_volume(volume, tmp_path / f"a{suffix}"))
+    assert np.array_equal(again.voxels, volume.voxels)
+    assert (again.voxels.dtype, again.unit, again.modality) == (np.float32, Unit.ARBITRARY, "MR")
+
+
+@pytest.mark.parametrize("suffix", WRITE_SUFFIXES)
+def test_flipped_and_permuted_views_are_written_as_they_are_seen(tmp_path: Path, suffix: str) -> None:
+    volume = Volume(numbered(), oblique()).permuted((2, 0, 1)).flipped(1)
+    again = read_volume(write_volume(volume, tmp_path / f"a{suffix}"))
+    assert np.array_equal(again.voxels, volume.voxels)
+    assert again.grid.same_place(volume.grid, 1e-6)
+
+
+@pytest.mark.parametrize("suffix", WRITE_SUFFIXES)
+def test_other_software_sees_every_voxel_in_the_same_place(tmp_path: Path, suffix: str) -> None:
+    volume = Volume(numbered(), oblique())
+    image = sitk.ReadImage(str(write_volume(volume, tmp_path / f"a{suffix}")))
+    for k, j, i in [(0, 0, 0), (3, 0, 0), (0, 4, 0), (0, 0, 5), (1, 2, 3)]:
+        assert image[i, j, k] == volume.voxels[k, j, i]
+        assert image.TransformIndexToPhysicalPoint((i, j, k)) == pytest.approx(volume.grid.to_mm((k, j, i)), abs=1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd"])
+def test_a_sheared_grid_is_written_where_the_format_holds_it(tmp_path: Path, suffix: str) -> None:
+    volume = Volume(numbered(), oblique(shear_mm=0.5))
+    again = read_volume(write_volume(volume, tmp_path / f"a{suffix}"))
+    assert again.grid.is_sheared
+    assert np.abs(again.grid.affine - volume.grid.affine).max() <= 1e-6
+
+
+def test_a_sheared_grid_stands_in_the_sform_alone(tmp_path: Path) -> None:
+    path = write_volume(Volume(numbered(), oblique(shear_mm=0.5)), tmp_path / "a.nii")
+    header = nib.load(path).header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 0)
+
+
+def test_a_sheared_grid_is_refused_where_the_format_cannot_hold_it(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"a\.mha: MetaImage cannot hold a sheared grid"):
+        write_volume(Volume(numbered(), oblique(shear_mm=0.5)), tmp_path / "a.mha")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.dcm", "a.mhd"])
+def test_other_suffixes_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"written as \.nii, \.nii\.gz, \.nrrd, \.mha, not as"):
+        write_volume(Volume(numbered(), oblique()), tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to_is_an_output_error(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_volume(Volume(numbered(), oblique()), tmp_path / "a.nii")
+
+
+def test_a_failed_write_leaves_what_stood_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_volume(Volume(numbered(), oblique()), tmp_path / "a.nii")
+    before = path.read_bytes()
+
+    def fail(image: object, to: Path) -> None:
+        to.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(nifti.nib, "save", fail)
+    with pytest.raises(OutputError, match="disk full"):
+        write_volume(Volume(numbered() + 1, oblique()), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def saved(path: Path, array: np.ndarray, change: Callable[[nib.Nifti1Image], None] = lambda image: None) -> Path:
+    """A NIfTI file as other software writes it: (i, j, k), RAS."""
+    image = nib.Nifti1Image(array, RAS)
+    change(image)
+    nib.save(image, path)
+    return path
+
+
+def test_a_foreign_nifti_is_turned_from_ras_to_lps(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    volume = read_volume(saved(tmp_path / "a.nii.gz", array))
+    assert volume.voxels[3, 2, 1] == array[1, 2, 3]
+    assert volume.grid.to_mm((0, 0, 0)) == pytest.approx((30, 40, 60))
+    assert volume.grid.to_mm((3, 2, 1)) == pytest.approx((28, 34, 75))
+    assert volume.grid.axis_letters == ("S", "A", "R")
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1000.0), ("micron", 0.001)])
+def test_a_nifti_in_metres_or_micrometres_is_turned_into_mm(tmp_path: Path, unit: str, factor: float) -> None:
+    path = saved(tmp_path / "a.nii", np.zeros((2, 3, 4), np.int16), lambda image: image.header.set_xyzt_units(unit))
+    assert read_volume(path).spacing_mm == pytest.approx((5 * factor, 3 * factor, 2 * factor))
+
+
+@pytest.mark.parametrize(("slope", "dtype"), [(2.0, np.int16), (0.5, np.float32)])
+def test_the_scaling_of_a_nifti_is_applied(tmp_path: Path, slope: float, dtype: type) -> None:
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    path = saved(tmp_path / "a.nii", array)
+    header = bytearray(path.read_bytes())
+    header[112:120] = struct.pack("<2f", slope, -1024)  # scl_slope, scl_inter
+    path.write_bytes(header)
+    volume = read_volume(path)
+    assert volume.voxels.dtype == dtype
+    assert np.array_equal(volume.voxels.T, array * slope - 1024)
+
+
+def test_the_qform_is_used_where_there_is_no_sform(tmp_path: Path) -> None:
+    def only_qform(image: nib.Nifti1Image) -> None:
+        image.set_qform(RAS, 1)
+        image.set_sform(None, 0)
+
+    volume = read_volume(saved(tmp_path / "a.nii", np.zeros((2, 3, 4), np.int16), only_qform))
+    assert volume.grid.to_mm((3, 2, 1)) == pytest.approx((28, 34, 75))
+
+
+def test_a_nifti_whose_two_places_differ_is_read_by_its_sform_and_that_is_said(tmp_path: Path) -> None:
+    def moved(image: nib.Nifti1Image) -> None:
+        image.set_sform(RAS, 4)
+        image.set_qform(np.diag([2.0, 3, 5, 1]), 1)
+
+    volume = read_volume(saved(tmp_path / "a.nii", np.zeros((2, 3, 4), np.int16), moved))
+    assert volume.grid.to_mm((0, 0, 0)) == pytest.approx((30, 40, 60))
+    assert "sform and qform place it up to 78.1 mm apart; the sform was used" in volume.history[0]
+
+
+def test_a_nifti_that_does_not_say_where_it_lies_is_refused(tmp_path: Path) -> None:
+    def nowhere(image: nib.Nifti1Image) -> None:
+        image.set_sform(None, 0)
+        image.set_qform(None, 0)
+
+    path = saved(tmp_path / "a.nii", np.zeros((2, 3, 4), np.int16), nowhere)
+    with pytest.raises(GeometryError, match=r"a\.nii: sform and qform codes are 0"):
+        read_volume(path)
+
+
+def test_an_nrrd_that_does_not_say_where_it_lies_is_refused(tmp_path: Path) -> None:
+    header = "NRRD0004\ntype: short\ndimension: 3\nsizes: 2 3 4\nencoding: raw\nendian: little\nspacings: 1 1 2\n\n"
+    (tmp_path / "a.nrrd").write_bytes(header.encode() + bytes(48))
+    with pytest.raises(GeometryError, match="its space is absent"):
+        read_volume(tmp_path / "a.nrrd")
+
+
+def test_a_foreign_nrrd_in_ras_is_turned_to_lps(tmp_path: Path) -> None:
+    header = (
+        "NRRD0004\ntype: short\ndimension: 3\nsizes: 2 3 4\nencoding: raw\nendian: little\nspace: RAS\n"
+        "space directions: (2,0,0) (0,3,0) (0,0,5)\nspace origin: (-30,-40,60)\n\n"
+    )
+    array = np.arange(24, dtype="<i2")
+    (tmp_path / "a.nrrd").write_bytes(header.encode() + array.tobytes())
+    volume = read_volume(tmp_path / "a.nrrd")
+    assert volume.grid.to_mm((3, 2, 1)) == pytest.approx((28, 34, 75))
+    assert np.array_equal(volume.voxels.ravel(), array)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("shape", [(3, 4, 5, 2), (4, 5)])
+def test_an_image_that_is_not_three_dimensional_is_refused(tmp_path: Path, suffix: str, shape: tuple[int, ...]) -> None:
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".nii.gz":
+        saved(path, np.zeros(shape, np.int16))
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(np.zeros(shape, np.int16), isVector=False), str(path))
+    with pytest.raises(ReadError, match=rf"{len(shape)} dimensions .*not one 3D image of numbers"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_an_image_of_vectors_is_refused(tmp_path: Path, suffix: str) -> None:
+    image = sitk.GetImageFromArray(np.zeros((3, 4, 5, 2), np.float32), isVector=True)
+    sitk.WriteImage(image, str(tmp_path / f"a{suffix}"))
+    with pytest.raises(ReadError, match="2 values a voxel, not one 3D image of numbers"):
+        read_volume(tmp_path / f"a{suffix}")
+
+
+def test_colours_are_refused(tmp_path: Path) -> None:
+    colours = np.zeros((2, 3, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    with pytest.raises(ReadError, match="not one 3D image of numbers"):
+        read_volume(saved(tmp_path / "a.nii", colours))
+
+
+def test_a_trailing_axis_of_one_is_no_fourth_dimension(tmp_path: Path) -> None:
+    assert read_volume(saved(tmp_path / "a.nii", np.zeros((3, 4, 5, 1), np.int16))).shape == (5, 4, 3)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    array = np.zeros((2, 3, 4), np.float32)
+    array[1, 1, 1] = np.nan
+    with pytest.raises(ReadError, match="1 voxels are not finite numbers"):
+        read_volume(saved(tmp_path / "a.nii", array))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"broken{suffix}"
+    path.write_bytes(b"no image" * 100)
+    with pytest.raises(ReadError, match=r"broken.*not a readable"):
+        read_volume(path)
+    path = write_volume(Volume(numbered((20, 50, 50)), Grid.from_axes((20, 50, 50))), path)
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(ReadError, match=r"broken.*not a readable"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize(
+    ("low", "dtype", "modality"),
+    [(-1000, np.int16, "CT"), (-1000, np.float32, "CT"), (0, np.int16, "MR"), (-1000.5, np.float32, "MR")],
+)
+def test_what_an_image_shows_is_guessed_from_its_numbers_and_the_guess_is_recorded(
+    tmp_path: Path, low: float, dtype: type, modality: str
+) -> None:
+    volume = read_volume(saved(tmp_path / "a.nii", (np.arange(24).reshape(2, 3, 4) + low).astype(dtype)))
+    assert volume.modality == modality
+    assert volume.history[0].startswith(f"taken for {modality}: a.nii does not say, and its voxels")
+
+
+def test_what_an_image_shows_can_be_said(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.nii", np.zeros((2, 3, 4), np.int16))
+    volume = read_volume(path, modality="CT")
+    assert (volume.modality, volume.unit, volume.history) == ("CT", Unit.HU, ())
+    with pytest.raises(OptionError, match="modality is one of CT, MR, not 'PT'"):
+        read_volume(path, modality="PT")
+
+
+def test_a_mask_saved_under_the_header_of_a_ct_is_no_ct(tmp_path: Path) -> None:
+    path = write_volume(Volume(numbered(), oblique(), padding=-1024.0), tmp_path / "ct.nii.gz")
+    ct = nib.load(path)
+    tissue = (np.asarray(ct.dataobj) > -950).astype(np.uint8)
+    nib.save(nib.Nifti1Image(tissue, ct.affine, ct.header), tmp_path / "m.nii")
+    mask = read_volume(tmp_path / "m.nii")
+    assert (mask.modality, mask.padding) == ("MR", None)
+
+
+def test_a_header_that_was_moved_since_overrules_the_exact_grid(tmp_path: Path) -> None:
+    path = write_volume(Volume(numbered(), oblique()), tmp_path / "a.nii")
+    image = nib.load(path)
+    moved = image.affine.copy()
+    moved[0, 3] += 5
+    image.set_sform(moved)
+    image.set_qform(moved)
+    nib.save(image, tmp_path / "b.nii")
+    shift = read_volume(tmp_path / "b.nii").grid.to_mm((0, 0, 0)) - oblique().to_mm((0, 0, 0))
+    assert shift == pytest.approx((-5, 0, 0), abs=1e-3)
+
+
+def test_the_real_mr_volumes_are_read_where_simpleitk_reads_them(shared_data: Path) -> None:
+    path = next((shared_data / "open" / "mri").rglob("*.nii.gz"))
+    volume, image = read_volume(path), sitk.ReadImage(str(path))
+    assert np.array_equal(volume.voxels, sitk.GetArrayViewFromImage(image))
+    last = tuple(n - 1 for n in volume.shape)
+    assert volume.grid.to_mm(last) == pytest.approx(image.TransformIndexToPhysicalPoint(last[::-1]), abs=1e-2)
+    assert volume.modality == "MR"
+
+
+def test_a_real_ct_is_known_by_its_air(shared_data: Path) -> None:
+    path = next((shared_data / "open" / "lidc_voi" / "image").glob("*.nii.gz"))
+    volume = read_volume(path)
+    assert (volume.modality, volume.unit) == ("CT", Unit.HU)
+    assert replace(volume, history=()).history == ()
