@@ -21,9 +21,9 @@ _COLUMNS = {
     "": "number, as beside its circle",
     "score": "the model's confidence, 0 to 1",
     "Ø mm": "diameter of the sphere of the same size",
-    "x": "mm to the patient's left (LPS)",
-    "y": "mm to the patient's back (LPS)",
-    "z": "mm to the patient's head (LPS)",
+    "x mm": "to the patient's left (LPS)",
+    "y mm": "to the patient's back (LPS)",
+    "z mm": "to the patient's head (LPS)",
 }
 
 
@@ -37,8 +37,9 @@ class FindingsTable(QTableWidget):
         for column, (title, meaning) in enumerate(_COLUMNS.items()):
             self.setHorizontalHeaderItem(column, _header(title, meaning))
         self.verticalHeader().hide()
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.horizontalHeader().setStretchLastSection(True)
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        for narrow in range(3):
+            self.horizontalHeader().setSectionResizeMode(narrow, QHeaderView.ResizeMode.ResizeToContents)
         self.setMinimumHeight(_MIN_HEIGHT_PX)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)

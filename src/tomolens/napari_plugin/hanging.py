@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from functools import partial
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from napari.components.overlays import TextOverlay
@@ -41,7 +40,7 @@ class Hanging:
         viewer.canvas.overlays["scale_bar"].visible = True
         viewer.mouse_drag_callbacks.append(self._drag)
         for preset in windowing.PRESETS:
-            viewer.bind_key(preset.key, partial(_preset_pressed, preset), overwrite=True)
+            viewer.bind_key(preset.key, _pressed(preset), overwrite=True)
         self._follow_viewer()
         for layer in viewer.layers:
             self._follow_layer(layer)
@@ -113,5 +112,10 @@ class Hanging:
         return self._viewer.canvas.overlays[_PREFIX + name]
 
 
-def _preset_pressed(preset: windowing.Preset, viewer: Viewer) -> None:
-    windowing.apply_preset(viewer, preset)
+def _pressed(preset: windowing.Preset) -> Callable[[Viewer], None]:
+    """What napari calls on a key; it wants a function with a name."""
+
+    def window(viewer: Viewer) -> None:
+        windowing.apply_preset(viewer, preset)
+
+    return window

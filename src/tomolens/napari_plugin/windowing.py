@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
 RIGHT_BUTTON = 2
-_CT_RANGE_HU = (-1024, 3071)
+_CT_RANGE_HU = (-1024.0, 3071.0)
 _WIDTH_PER_PX = 1 / 300
 """A drag of 300 pixels doubles the width or moves the centre by it."""
 _NARROWEST = 1 / 500
@@ -59,11 +59,15 @@ def windowed_layer(viewer: Viewer) -> Image | None:
 
 
 def widen_range(layer: Image) -> None:
-    """Let napari's contrast slider reach all of a scan's numbers; for CT those of 12 bits, air to metal."""
+    """Let napari's contrast slider reach all of a scan's numbers, for CT those of 12 bits, and the window that is set."""
+    (low, high), window = _range_of(layer), tuple(layer.contrast_limits)
+    layer.contrast_limits_range = min(low, *window), max(high, *window)
+
+
+def _range_of(layer: Image) -> tuple[float, float]:
     if takes_presets(layer):
-        layer.contrast_limits_range = _CT_RANGE_HU
-    else:
-        layer.reset_contrast_limits_range()
+        return _CT_RANGE_HU
+    return float(layer.data.min()), float(layer.data.max())
 
 
 def takes_presets(layer: Image | None) -> bool:
