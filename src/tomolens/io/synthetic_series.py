@@ -17,6 +17,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, 
 from pydicom.valuerep import format_number_as_ds
 
 from tomolens.core.errors import GeometryError, OptionError
+from tomolens.io.atomic import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -260,7 +261,8 @@ def _write_slice(dataset: Dataset, path: Path, jpeg_ls: bool) -> Path:
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     if jpeg_ls:
         dataset.compress(JPEGLSLossless, encoding_plugin="pyjpegls", generate_instance_uid=False)
-    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+    with whole_file(path) as temporary:
+        pydicom.dcmwrite(temporary, dataset, enforce_file_format=True)
     return path
 
 

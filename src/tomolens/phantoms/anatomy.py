@@ -82,7 +82,8 @@ def _paint_abdomen(build: Build, canvas: Canvas, thorax: t.Thorax, image: Image,
     muscle = common(common(thorax.cavity, thorax.diaphragm), -(thorax.diaphragm + 4.0))
     canvas.paint(image, muscle, MUSCLE_HU)
     enhanced = 0.35 * max(build.blood_hu - BLOOD_HU, 0)
-    liver = common(below, joined(ellipsoid(points, (-70, -5, -62), (78, 92, 88)), ellipsoid(points, (8, -50, -52), (62, 36, 44)), 20), 8)  # fmt: skip
+    lobes = ellipsoid(points, (-70, -5, -62), (78, 92, 88)), ellipsoid(points, (8, -50, -52), (62, 36, 44))
+    liver = common(below, joined(*lobes, 20), 8)
     spleen = common(below, ellipsoid(points, (98, 48, -62), (34, 46, 52)), 6)
     stomach = common(below + 3, ellipsoid(points, (58, -26, -58), (46, 40, 44)), 8)
     gas = common(stomach + 3.5, points[1] + np.float32(rng.uniform(22, 34)))
@@ -97,8 +98,10 @@ def _paint_mediastinum(build: Build, canvas: Canvas, thorax: t.Thorax, image: Im
     """The heart and the great vessels in their fat."""
     blood = build.blood_hu
     canvas.paint(image, thorax.heart, FAT_HU + 15)
-    chambers = thorax.heart + 4.0
-    canvas.paint(image, chambers, 46.0 + 0.25 * (blood - BLOOD_HU), Grain(canvas, 8.0, 5.0, rng))
+    canvas.paint(image, thorax.heart + 4.0, 46.0 + 0.25 * (blood - BLOOD_HU), Grain(canvas, 8.0, 5.0, rng))
+    for center, radii in t.HEART_CHAMBERS:
+        chamber = ellipsoid(thorax.points, center, [r * build.heart for r in radii], t.HEART_TURN)
+        canvas.paint(image, common(chamber, thorax.heart + 6.0, 4), blood)
     for path, radius in (
         (t.ASCENDING_AORTA, 15.5), (t.AORTIC_ARCH, 13.0), (t.DESCENDING_AORTA, 11.5), (t.PULMONARY_TRUNK, 13.0),
         (t.LEFT_PULMONARY_ARTERY, 9.5), (t.RIGHT_PULMONARY_ARTERY, 9.5), (t.CAVAL_VEIN, 8.5), (t.LOWER_CAVAL_VEIN, 11.0),
@@ -197,7 +200,8 @@ def _paint_bones(build: Build, canvas: Canvas, image: Image) -> None:
 def _paint_spine(build: Build, canvas: Canvas, image: Image) -> None:
     """Vertebral bodies and discs, worked out voxel by voxel in a box around them."""
     middle = build.to_patient([(0, 46, z) for z in range(-130, 226, 10)])
-    low, high = middle.min(axis=0) - (24, 36, 0), middle.max(axis=0) + (24, 36, 0)
+    margin = np.array([24, 36, 0])
+    low, high = middle.min(axis=0) - margin, middle.max(axis=0) + margin
     z, y, x = (
         slice(int(np.searchsorted(axis, a)), int(np.searchsorted(axis, b)))
         for axis, a, b in zip(canvas.voxel_axes, low[::-1], high[::-1], strict=True)

@@ -101,7 +101,7 @@ def _smooth(points: NDArray[np.float64], count: int) -> NDArray[np.float64]:
 
 def _spine_at(z: NDArray[np.float64]) -> NDArray[np.float64]:
     """Centres of the vertebral bodies."""
-    y = along(z.astype(np.float32), SPINE_Y).astype(float)
+    y = along(z, SPINE_Y).astype(float)
     return np.stack([np.zeros_like(z), y, z], axis=1)
 
 
@@ -131,7 +131,7 @@ def _process(build: Build, points: list[list[float]], radius: float, flat: float
 def _canal(build: Build) -> Tubes:
     """The spinal canal."""
     z = np.arange(-130.0, 226.0, 8.0)
-    return Tubes.along(build.to_patient(_spine_at(z) + (0, 23, 0)), 8.2, 0.9, (1.0, 0.0, 0.0))
+    return Tubes.along(build.to_patient(_spine_at(z) + np.array([0, 23, 0])), 8.2, 0.9, (1.0, 0.0, 0.0))
 
 
 def _flat_bones(build: Build) -> Tubes:

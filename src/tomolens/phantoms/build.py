@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
+
+    from tomolens.phantoms.shapes import Field, Points
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,21 +78,22 @@ class Build:
     def to_patient(self, template_mm: ArrayLike) -> NDArray[np.float64]:
         """Take (..., 3) LPS points of the template to this patient."""
         points = np.asarray(template_mm, np.float64)
-        return np.asarray((points + self._bend(points)) * self.scale_xyz)
+        return np.asarray((points + np.stack(self._bend([points[..., n] for n in range(3)]), axis=-1)) * self.scale_xyz)
 
-    def to_template(
-        self, x: NDArray[np.float32], y: NDArray[np.float32], z: NDArray[np.float32]
-    ) -> list[NDArray[np.float32]]:
+    def to_template(self, x: Field, y: Field, z: Field) -> Points:
         """Take the patient's x, y and z to the template; undoes `to_patient` to a few tenths of a millimetre."""
-        points = np.stack([x, y, z], axis=-1) / self.scale_xyz
-        guess = points - self._bend(points)
-        guess = points - self._bend(guess)
-        return [np.ascontiguousarray(guess[..., n], np.float32) for n in range(3)]
+        scaled = [p / np.float32(s) for p, s in zip((x, y, z), self.scale_xyz, strict=True)]
+        guess = scaled
+        for _ in range(2):
+            guess = [p - moved for p, moved in zip(scaled, self._bend(guess), strict=True)]
+        return guess[0], guess[1], guess[2]
 
-    def _bend(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        moved = np.zeros_like(points)
-        for wave, phase, shift in zip(self.bends[:, :3], self.bends[:, 3], self.bends[:, 4:], strict=True):
-            moved += np.sin(points @ wave + phase)[..., None] * shift
+    def _bend(self, points: Sequence[Any]) -> list[Any]:
+        """How far each of x, y and z moves."""
+        moved: list[Any] = [0, 0, 0]
+        for wave in self.bends.astype(np.float32):
+            height = np.sin(points[0] * wave[0] + points[1] * wave[1] + points[2] * wave[2] + wave[3])
+            moved = [m + height * shift for m, shift in zip(moved, wave[4:], strict=True)]
         return moved
 
 

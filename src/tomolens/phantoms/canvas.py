@@ -1,8 +1,8 @@
 """Where a phantom is drawn: a fine voxel grid, a coarse lattice under it, and the brushes.
 
-Large smooth organs are signed distances on the lattice, a few millimetres apart, interpolated to the voxels when they are
-painted; thin curved things are tubes, evaluated only in the voxels around them. All edges are soft by the width of the
-scanner's point spread, so nothing has to be supersampled or blurred afterwards.
+Large smooth organs are signed distances on the lattice, whose points are a few millimetres apart, interpolated to the
+voxels when they are painted; thin curved things are tubes, evaluated only in the voxels around them. All edges are soft
+by the width of the scanner's point spread, so nothing has to be supersampled or blurred afterwards.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tomolens.phantoms.shapes import Field
     from tomolens.phantoms.texture import Grain
-
-    Field = NDArray[np.float32]
-    """A value at each lattice point (z, y, x); for an organ the signed distance to its surface in mm, negative inside."""
 
 _SLAB = 24
 """Slices painted at a time, so that the work stays in the processor's cache."""
@@ -73,13 +71,15 @@ class Canvas:
     def voxel_axes(self) -> tuple[NDArray[np.float64], ...]:
         """Coordinates of the voxel centres along z, y, x in mm."""
         start = self.grid.affine[:3, 3][::-1]
-        return tuple(a + np.arange(n) * s for a, n, s in zip(start, self.grid.shape, self.spacing_mm, strict=True))
+        return tuple(
+            np.asarray(a + np.arange(n) * s) for a, n, s in zip(start, self.grid.shape, self.spacing_mm, strict=True)
+        )
 
     @cached_property
     def lattice_axes(self) -> tuple[NDArray[np.float64], ...]:
         """Coordinates of the lattice points along z, y, x in mm; two points beyond the field of view on each side."""
         return tuple(
-            low + self.pitch_mm * np.arange(-2, int(np.ceil((high - low) / self.pitch_mm)) + 3)
+            np.asarray(low + self.pitch_mm * np.arange(-2, int(np.ceil((high - low) / self.pitch_mm)) + 3), np.float64)
             for low, high in zip(self.low_lps_mm[::-1], self.high_lps_mm[::-1], strict=True)
         )
 
@@ -156,6 +156,6 @@ def _box_under(field: Field, below: float, weights: tuple[csr_array, ...]) -> tu
     box = []
     for axis, weight in enumerate(weights):
         others = tuple(other for other in range(3) if other != axis)
-        reach = np.flatnonzero(abs(weight) @ hit.any(axis=others).astype(np.float32))
+        reach = np.flatnonzero(abs(weight).toarray() @ hit.any(axis=others))
         box.append(slice(int(reach[0]), int(reach[-1]) + 1) if len(reach) else slice(0, 0))
     return box[0], box[1], box[2]

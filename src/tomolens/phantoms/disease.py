@@ -72,7 +72,8 @@ class _Sites:
         self._to_wall = -canvas.sample(anatomy.thorax.cavity, self._points)
         tubes = anatomy.trees.vessels
         self._vessels = tubes[tubes.radius.mean(axis=1) > 0.7]
-        self._tree = cKDTree((self._vessels.start + self._vessels.end) / 2)
+        self._middles = (self._vessels.start + self._vessels.end) / 2
+        self._tree = cKDTree(self._middles)
         self._free = np.ones(len(self._points), bool)
         self._rng = rng
 
@@ -98,14 +99,14 @@ class _Sites:
         self._free &= np.linalg.norm(self._points - center, axis=1) > _APART_MM + radius
 
     def _clear_of_vessels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(points[self._tree.query(points)[0].argmax()])
+        return np.asarray(points[np.argmax(self._tree.query(points)[0])])
 
     def _beside_vessel(self, points: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
         """Touch the nearest vessel, of the points' nearest the one whose radius is closest to 1.7 mm."""
-        near = self._tree.query(points)[1]
+        near = np.asarray(self._tree.query(points)[1])
         size = self._vessels.radius.mean(axis=1)[near]
         pick = int(np.abs(size - 1.7).argmin())
-        vessel = (self._vessels.start[near[pick]] + self._vessels.end[near[pick]]) / 2
+        vessel = self._middles[near[pick]]
         away = points[pick] - vessel
         return np.asarray(vessel + away / max(float(np.linalg.norm(away)), 1e-6) * (radius * 0.8 + size[pick]))
 
@@ -153,8 +154,9 @@ def _look_alikes(build: Build, canvas: Canvas, anatomy: Anatomy, rng: np.random.
     side = 1 if rng.random() < 0.5 else -1
 
     end = first_rib_end(build, side)
-    draw(canvas, image, Tubes.along(np.stack([end, end + (0, 7, -6)]), [5.5, 4.0]), 480.0)
-    yield _mark("calcified rib end", end + (0, 3.5, -3), 12.0)
+    spur = end + np.array([[0, 0, 0], [0, 7, -6]])
+    draw(canvas, image, Tubes.along(spur, [5.5, 4.0]), 480.0)
+    yield _mark("calcified rib end", spur.mean(axis=0), 12.0)
 
     rim = _points_inside(canvas, np.maximum(np.abs(thorax.cavity + 1) - 2, thorax.lungs - 3), rng)
     rim = rim[np.abs(rim[:, 2] - 40) < 70]

@@ -32,7 +32,7 @@ def marked_volume(grid: Grid) -> Volume:
     centers = marker_centers(grid)
     middle = grid.to_mm((np.asarray(grid.shape) - 1) / 2)
     radius = 0.4 * min(float(np.linalg.norm(center - middle)) for center in centers.values())
-    if radius < 1.2 * max(grid.spacing_mm):
+    if 4 * radius**3 < 8 * abs(np.linalg.det(grid.affine[:3, :3])):
         raise GeometryError(f"A grid of {grid.shape} is too small for markers; about 12 voxels an axis are enough.")
     voxels = np.full(grid.shape, -1000, np.int16)
     for side, center in centers.items():

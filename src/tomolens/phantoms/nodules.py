@@ -93,8 +93,11 @@ class Blob:
         weight = (self.share * allowed).astype(np.float64)
         volume = float(weight.sum() * np.prod(canvas.spacing_mm))
         start = np.array([s.start for s in self.box])
-        kji = np.array([np.average(np.arange(n), weights=weight.sum(axis=tuple(a for a in range(3) if a != axis))) for axis, n in enumerate(weight.shape)])  # fmt: skip
-        x, y, z = canvas.grid.to_mm(kji + start)
+        kji = [
+            np.average(np.arange(n), weights=weight.sum(axis=tuple(other for other in range(3) if other != axis)))
+            for axis, n in enumerate(weight.shape)
+        ]
+        x, y, z = canvas.grid.to_mm(np.array(kji) + start)
         return (float(x), float(y), float(z)), float((6 * volume / np.pi) ** (1 / 3))
 
 
@@ -103,8 +106,8 @@ def blob(
 ) -> Blob:
     """Draw a lobulated, slightly elongated ball; ``lumpy`` 0 is a ball, 0.15 is clearly lobulated."""
     reach = 0.75 * diameter_mm * (1 + 2 * lumpy) + 2 * canvas.edge_mm
-    low = np.clip(np.floor(canvas.grid.to_kji(center - (reach, reach, reach))), 0, canvas.grid.shape).astype(int)
-    high = np.clip(np.ceil(canvas.grid.to_kji(center + (reach, reach, reach))), 0, canvas.grid.shape).astype(int)
+    low = np.clip(np.floor(canvas.grid.to_kji(center - reach)), 0, canvas.grid.shape).astype(int)
+    high = np.clip(np.ceil(canvas.grid.to_kji(center + reach)), 0, canvas.grid.shape).astype(int)
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     points = [axis[s] - c for axis, s, c in zip(canvas.voxel_axes, box, center[::-1], strict=True)]
     z, y, x = np.meshgrid(*points, indexing="ij")

@@ -63,18 +63,19 @@ class Scanner:
     def add_noise(self, canvas: Canvas, image: NDArray[np.float32], seed: int) -> None:
         """Add noise, correlated within a slice, stronger and streakier where the rays cross more tissue."""
         rng = np.random.default_rng([seed, 5])
-        iso, streaky = self._spectra(canvas)
+        rows, columns = image.shape[1:]
+        size = fft.next_fast_len(rows, True), fft.next_fast_len(columns, True)
+        iso, streaky = self._spectra(canvas, size)
         for k in range(len(image)):
             across, level = _ray_lengths(image[k], canvas.spacing_mm)
-            grain = rng.standard_normal(image[k].shape, np.float32)
-            spectrum = fft.rfft2(grain)
-            fine = fft.irfft2(spectrum * iso, image[k].shape)
-            coarse = fft.irfft2(spectrum * streaky, image[k].shape)
+            spectrum = fft.rfft2(rng.standard_normal(size, np.float32))
+            fine = fft.irfft2(spectrum * iso, size)[:rows, :columns]
+            coarse = fft.irfft2(spectrum * streaky, size)[:rows, :columns]
             image[k] += np.float32(self.noise_hu) * (level * fine + across[:, None] * coarse)
 
-    def _spectra(self, canvas: Canvas) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _spectra(self, canvas: Canvas, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Filters of unit gain in standard deviation: an even one, and one of streaks from left to right."""
-        rows, columns = canvas.grid.shape[1:]
+        rows, columns = size
         fy = np.abs(fft.fftfreq(rows, canvas.spacing_mm[1]))[:, None]
         fx = np.abs(fft.rfftfreq(columns, canvas.spacing_mm[2]))[None, :]
         f = np.hypot(fx, fy)

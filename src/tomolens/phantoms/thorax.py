@@ -1,7 +1,7 @@
 """The organs of the chest as signed distances on the lattice.
 
-The template is an average adult on the back, arms raised: x = 0 in the midline, z = 0 near the top of the diaphragm, the
-tracheal bifurcation near z = 95 and the lung apices near z = 185; all in mm, LPS.
+The template is an average adult on the back, arms raised: x = 0 in the midline, z = 0 near the top of the diaphragm,
+the tracheal bifurcation near z = 95 and the lung apices near z = 190; all in mm, LPS.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
     from tomolens.phantoms.build import Build
     from tomolens.phantoms.canvas import Canvas
+    from tomolens.phantoms.shapes import Field, Points
 
-    Field = NDArray[np.float32]
-    Points = tuple[Field, Field, Field]
+    Knots = tuple[tuple[float, float], ...]
 
-CAVITY_HALF_WIDTH = ((-120, 128), (-80, 131), (-20, 133), (40, 129), (90, 120), (130, 107), (155, 95), (172, 81), (186, 60), (197, 28))  # fmt: skip
+CAVITY_HALF_WIDTH = (
+    (-120, 128), (-80, 131), (-20, 133), (40, 129), (90, 120), (130, 107), (155, 95), (172, 81), (186, 60), (197, 28)
+)  # fmt: skip
 CAVITY_FRONT = ((-120, -96), (-20, -95), (30, -90), (80, -80), (120, -66), (150, -46), (172, -24), (186, -4), (197, 14))
 CAVITY_BACK = ((-120, 88), (-60, 97), (0, 101), (60, 101), (110, 92), (145, 81), (170, 70), (186, 56), (197, 36))
 SPINE_Y = ((-130, 52), (-60, 60), (20, 66), (80, 66), (130, 54), (170, 38), (215, 20))
@@ -49,6 +51,24 @@ RIGHT_PULMONARY_ARTERY = np.array([[20, -14, 84], [0, -4, 80], [-20, 2, 76], [-3
 LOWER_CAVAL_VEIN = np.array([[-28, 0, 28], [-24, 12, 5], [-22, 14, -40], [-20, 18, -130]], float)
 AZYGOS = np.array([[-8, 42, -120], [-9, 46, 20], [-9, 44, 95], [-18, 36, 108], [-28, 8, 112], [-31, -14, 106]], float)
 ESOPHAGUS = np.array([[6, 18, 220], [7, 28, 150], [5, 38, 100], [4, 40, 55], [8, 36, 10], [16, 26, -16]], float)
+
+
+def _heart_turn() -> NDArray[np.float64]:
+    """Directions of the heart's radii: its long axis runs to the left, the front and down."""
+    axis = np.array([0.72, -0.52, -0.46])
+    side = np.cross(axis, [0.0, 0.0, 1.0])
+    columns = np.stack([axis, side, np.cross(axis, side)], axis=1)
+    return np.asarray(columns / np.linalg.norm(columns, axis=0))
+
+
+HEART_TURN = _heart_turn()
+HEART_CHAMBERS = (
+    ((36, -36, 4), (38, 20, 20)),
+    ((12, -62, 8), (40, 14, 26)),
+    ((-26, -26, 26), (22, 26, 26)),
+    ((5, 13, 46), (24, 34, 26)),
+)
+"""Centres and radii of the left ventricle, the right one, the right atrium and the left one."""
 
 _MEDIASTINUM_Y = (-110, -70, -40, 0, 40, 70, 110)
 _MEDIASTINUM_Z = (-100, -20, 30, 80, 110, 140, 165, 200)
@@ -112,7 +132,7 @@ def field_of_view(build: Build) -> tuple[tuple[float, float, float], tuple[float
 def thorax_of(build: Build, canvas: Canvas) -> Thorax:
     """Shape the chest of one patient."""
     rng = np.random.default_rng([build.seed, 2])
-    x, y, z = points = tuple(build.to_template(*canvas.lattice))
+    x, _, z = points = build.to_template(*canvas.lattice)
     cavity = as_distance(_oval(points, CAVITY_HALF_WIDTH, CAVITY_FRONT, CAVITY_BACK, 2.35), canvas.pitch_mm)
     diaphragm = as_distance(z - _diaphragm_height(points, build, rng), canvas.pitch_mm)
     heart = _heart(points, build)
@@ -136,14 +156,14 @@ def thorax_of(build: Build, canvas: Canvas) -> Thorax:
     )
 
 
-def _oval(points: Points, half_width: tuple, front: tuple, back: tuple, power: float) -> Field:
+def _oval(points: Points, half_width: Knots, front: Knots, back: Knots, power: float) -> Field:
     """A stack of rounded rectangles: a function of the template, not yet a distance."""
     x, y, z = points
     front_y, back_y = along(z, front), along(z, back)
     depth, middle = (back_y - front_y) / 2, (back_y + front_y) / 2
     width = along(z, half_width)
     ring = (np.abs(x / width) ** power + np.abs((y - middle) / depth) ** power) ** (1 / power)
-    return (ring - 1) * np.minimum(width, depth)
+    return np.asarray((ring - 1) * np.minimum(width, depth), np.float32)
 
 
 def _diaphragm_height(points: Points, build: Build, rng: np.random.Generator) -> Field:
@@ -159,17 +179,13 @@ def _diaphragm_height(points: Points, build: Build, rng: np.random.Generator) ->
 def _dome(x: Field, y: Field, radius: float) -> Field:
     """Fall below the top of a dome: gentle on top, steep at the back."""
     q = (x / radius) ** 2 + (y / np.where(y > 0, 78, 96)) ** 2
-    return 30 * q + np.where(y > 0, 30, 10) * np.maximum(q - 0.5, 0) ** 1.3
+    return np.asarray(30 * q + np.where(y > 0, 30, 10) * np.maximum(q - 0.5, 0) ** 1.3, np.float32)
 
 
 def _heart(points: Points, build: Build) -> Field:
     """The heart in its sac: apex to the left, to the front and down."""
     s = build.heart
-    axis = np.array([0.72, -0.52, -0.46])
-    side = np.cross(axis, [0.0, 0.0, 1.0])
-    turn = np.stack([axis, side / np.linalg.norm(side), np.cross(axis, side)], axis=1)
-    turn /= np.linalg.norm(turn, axis=0)
-    ventricles = ellipsoid(points, (22, -40, 11), (66 * s, 48 * s, 45 * s), turn)
+    ventricles = ellipsoid(points, (22, -40, 11), (66 * s, 48 * s, 45 * s), HEART_TURN)
     right_atrium = ellipsoid(points, (-26, -26, 26), (27 * s, 33 * s, 36 * s))
     left_atrium = ellipsoid(points, (5, 13, 46), (38 * s, 24 * s, 28 * s))
     return joined(joined(ventricles, right_atrium, 14), left_atrium, 12)
@@ -208,8 +224,8 @@ def _wall(points: Points, build: Build, cavity: Field, pitch_mm: float) -> tuple
     furrow = 7 * np.exp(-((x / 22) ** 2)) * (y > 0)
     body = as_distance(outline + furrow, pitch_mm) - np.float32(build.fat_mm - 6)
     if build.female:
-        breasts = [ellipsoid(points, (side * 78, -104, 30), (52, 24 + build.fat_mm, 50)) for side in (-1, 1)]
-        body = joined(body, joined(*breasts), 22)
+        right, left = (ellipsoid(points, (side * 78, -104, 30), (52, 24 + build.fat_mm, 50)) for side in (-1, 1))
+        body = joined(body, joined(right, left), 22)
     back = np.clip((y - 30) / 40, 0, 1) * np.clip((95 - np.abs(x)) / 30, 0, 1)
     blade = np.clip((y - 15) / 40, 0, 1) * np.clip((z - 10) / 40, 0, 1)
     shoulder = np.clip((z - 110) / 50, 0, 1) * np.clip((y + 60) / 40, 0.2, 1)

@@ -1,8 +1,8 @@
 """Trees that fill the lungs: arteries, veins and the airways beside the arteries.
 
-A tree starts at its lung's hilum and serves points strewn evenly through one lobe. The points are split in two again and
-again; each part's branch leads from its parent towards the part's centre, and is as thick as the number of points that it
-serves asks for (Murray's law). All branches of one generation are worked out together.
+A tree starts at its lung's hilum and serves points strewn evenly through one lobe. The points are split in two again
+and again; each part's branch leads from its parent towards the part's centre, and is as thick as the number of points
+that it serves asks for (Murray's law). All branches of one generation are worked out together.
 """
 
 from __future__ import annotations
@@ -171,7 +171,9 @@ class LungTrees:
 def grow(build: Build, thorax: Thorax, canvas: Canvas) -> LungTrees:
     """Grow the vessels and airways of both lungs, lobe by lobe."""
     rng = np.random.default_rng([build.seed, 3])
-    arteries, veins, airways = [], [], []
+    arteries: list[Tubes] = []
+    veins: list[Tubes] = []
+    airways: list[Tubes] = []
     for lobe, inside in lobes(thorax).items():
         artery, vein, bronchus = (build.to_patient(_STEMS[lobe][kind]) for kind in ("artery", "vein", "bronchus"))
         for stem, into in ((artery, arteries), (vein, veins)):
