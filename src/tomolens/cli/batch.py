@@ -151,6 +151,7 @@ class Batch:
             min_score=card.default_min_score if wish.min_score is None else wish.min_score,
             tilt=wish.tilt,
             missing=wish.missing,
+            modality=wish.modality,
             files=job.files,
         )
 

@@ -44,7 +44,7 @@ def info(
     \b
     Examples:
       tomolens info scans/
-      tomolens info scans/ --json | jq -r '.series[] | select(.refused) | .series_uid'
+      tomolens info scans/ --json | jq '.series[] | select(.refused)'
 
     \b
     Exit codes:

@@ -38,7 +38,7 @@ def tomolens(
 
     \b
       tomolens info scans/                 what is in a folder
-      tomolens detect scans/ -o results/   findings as JSON, CSV, pictures and HTML
+      tomolens detect scans/ -o results/   findings as JSON, CSV, PNG and HTML
       tomolens models                      the models at hand
 
     The same functions serve napari (the plugin *Detect lung nodules*) and Python (`import tomolens`).

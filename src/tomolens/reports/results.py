@@ -41,6 +41,7 @@ class Request:
     min_score: float
     tilt: str
     missing: str
+    modality: str | None
     files: int
 
     def differences(self, other: Request) -> str:

@@ -1,0 +1,81 @@
+"""The command line with a detector without a network. ``python -m tests.cli.fakes ARG...`` is `tomolens ARG...` so.
+
+Environment: ``FAKE_SECONDS``, how long each window of a detection takes; ``FAKE_WEIGHTS``, the folder of the model.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.cli.scans import GRID
+from tomolens.core.finding import Finding
+from tomolens.core.progress import Step
+from tomolens.models.registry import Bundle
+from tomolens.testing import FAKE_CARD, FakeDetector
+
+FINDINGS = (
+    Finding(tuple(GRID.to_mm((7.2, 12, 20))), 6.123456, 0.987654),
+    Finding(tuple(GRID.to_mm((3, 5, 6))), 9.0, 0.62),
+    Finding(tuple(GRID.to_mm((12, 20, 6))), 5.0, 0.31),
+)
+
+
+@dataclass
+class SlowDetector(FakeDetector):
+    """Takes its time over each window."""
+
+    candidates: Any = FINDINGS
+    seconds: float = 0.0
+
+    def detect(self, volume, progress):
+        for done in range(self.windows):
+            time.sleep(self.seconds)
+            progress(Step("find nodules", done + 1, self.windows))
+        return super().detect(volume, progress)
+
+
+@dataclass
+class FakeModels:
+    """Takes the place of the shipped models, and notes each load."""
+
+    folder: Path
+    detector: Any = field(default_factory=SlowDetector)
+    loads: list[tuple[Any, str]] = field(default_factory=list)
+
+    def __post_init__(self):
+        weights = self.folder / "models" / "model.safetensors"
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        if not weights.exists():
+            weights.write_bytes(b"weights 1")
+
+    def retrain(self):
+        """Change the weights, as a new version of the model would."""
+        (self.folder / "models" / "model.safetensors").write_bytes(b"weights 2")
+
+    def find(self, name=None):
+        return Bundle(self.folder, FAKE_CARD)
+
+    def load(self, name=None, *, device="auto"):
+        self.loads.append((name, device))
+        return self.detector
+
+    def install(self, monkeypatch):
+        monkeypatch.setattr("tomolens.cli.batch.find_bundle", self.find)
+        without_torch = SimpleNamespace(load_detector=self.load)
+        monkeypatch.setitem(sys.modules, "tomolens.models.detector", without_torch)
+
+
+if __name__ == "__main__":
+    from tomolens.cli.main import app
+
+    detector = SlowDetector(seconds=float(os.environ.get("FAKE_SECONDS", "0")))
+    FakeModels(Path(os.environ["FAKE_WEIGHTS"]), detector).install(pytest.MonkeyPatch())
+    app()
