@@ -48,7 +48,7 @@ class Narrator:
             speed_estimate_period=_HOUR,
         )
         self._series = self._bars.add_task("series", visible=False)
-        self._stage = self._bars.add_task("", visible=False)
+        self._stage, self._stage_bar = "", self._bars.add_task("", visible=False)
         self._total = self._done = 0
 
     def __enter__(self) -> Narrator:
@@ -65,12 +65,14 @@ class Narrator:
     def expect(self, pending: int) -> None:
         """Start the bar of the series that will take time; the time left is estimated from these alone."""
         self._bars.reset(self._series, total=pending, visible=pending > 1)
+        self._bars.advance(self._series, 0)
 
     def step(self, step: Step) -> None:
         """Show how far the present stage is."""
-        self._bars.update(
-            self._stage, description=step.stage, completed=step.done, total=step.total or None, visible=True
-        )
+        if step.stage != self._stage:
+            self._bars.remove_task(self._stage_bar)
+            self._stage, self._stage_bar = step.stage, self._bars.add_task(step.stage, total=step.total or None)
+        self._bars.update(self._stage_bar, completed=step.done, total=step.total or None)
 
     def say(self, line: str, style: str = "") -> None:
         """Print a line that stays."""

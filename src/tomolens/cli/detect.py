@@ -12,7 +12,6 @@ from tomolens.cli.stopping import INTERRUPTED, orderly_stop
 from tomolens.core.errors import ModelError, OptionError, TomolensError
 
 if TYPE_CHECKING:
-    from tomolens.cli.batch import Wish
     from tomolens.cli.summary import Summary
 
 FAILED = 1
@@ -95,12 +94,13 @@ def detect(
 
     Progress goes to stderr, the last line to stdout. Research use only. Not a medical device; not for diagnosis.
     """  # noqa: D301 - \b keeps typer from wrapping a table
-    from tomolens.cli.batch import Wish
-
-    wish = Wish(source, out, model, device, min_score, tilt, missing, modality, again)
     with orderly_stop(), Narrator() as narrator:
         try:
-            summary = _run(wish, narrator, dry_run)
+            from tomolens.cli.batch import Batch, Wish
+
+            wish = Wish(source, out, model, device, min_score, tilt, missing, modality, again)
+            batch = Batch(wish, narrator)
+            summary = batch.rehearse() if dry_run else batch.run()
         except (ModelError, OptionError) as wrong:
             narrator.say(f"Error: {wrong}", "bold red")
             raise typer.Exit(USAGE) from wrong
@@ -112,13 +112,6 @@ def detect(
             raise typer.Exit(INTERRUPTED) from stopped
     typer.echo(_told(summary, out, dry_run))
     raise typer.Exit(FAILED if summary.failed or not summary.found else 0)
-
-
-def _run(wish: Wish, narrator: Narrator, dry_run: bool) -> Summary:
-    from tomolens.cli.batch import Batch
-
-    batch = Batch(wish, narrator)
-    return batch.rehearse() if dry_run else batch.run()
 
 
 def _told(summary: Summary, out: Path, dry_run: bool) -> str:
