@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -118,11 +117,10 @@ def test_other_suffixes_are_refused_by_name(tmp_path: Path, name: str) -> None:
         write_volume(Volume(numbered(), oblique()), tmp_path / name)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_to_is_an_output_error(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(OutputError, match="cannot be written"):
-        write_volume(Volume(numbered(), oblique()), tmp_path / "a.nii")
+def test_a_place_that_cannot_be_written_to_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"a\.nii cannot be written"):
+        write_volume(Volume(numbered(), oblique()), tmp_path / "file" / "a.nii")
 
 
 def test_a_failed_write_leaves_what_stood_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

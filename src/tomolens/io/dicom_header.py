@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -62,31 +63,28 @@ def read_slices(path: Path) -> tuple[Slice, ...]:
     ReadError
         If the file is no DICOM image that has a place in the patient; the message is the reason, without the path.
     """
-    dataset, offset = _opened(path)
+    dataset, end = _opened(path)
     elements = Elements(dataset)
-    _refuse_other_objects(
-        elements, elements.text("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")
-    )
-    pixels = _pixel_format(elements, _transfer_syntax(dataset), offset)
+    sop_class = elements.text("SOPClassUID") or str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+    _refuse_other_objects(elements, sop_class)
+    syntax = _transfer_syntax(dataset)
+    pixels = _pixel_format(elements, syntax, None if syntax == DeflatedExplicitVRLittleEndian else end)
     series = _series(elements)
     frames = enumerate(_frames(elements, pixels.frames))
     return tuple(_slice(path, number, frame, elements, series, pixels) for number, frame in frames)
 
 
-def _opened(path: Path) -> tuple[Dataset, int | None]:
-    """The wanted elements before the pixels, and where the pixels start unless the data set is deflated."""
+def _opened(path: Path) -> tuple[Dataset, int]:
+    """The wanted elements before the pixels, and where the reading of them ended."""
     if not path.is_file():
         raise ReadError("not a file" if path.exists() else "no such file")
     try:
         with path.open("rb") as file:
-            dataset = _header(file)
-            end = file.tell()
+            return _header(file), file.tell()
     except OSError as refused:
         if isinstance(refused, ReadError):
             raise
         raise ReadError(f"cannot be opened ({refused.strerror})") from refused
-    deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
-    return dataset, None if deflated else end
 
 
 def _header(file: BinaryIO) -> Dataset:
@@ -215,7 +213,11 @@ def _geometry(frame: Elements, keyword: str, count: int) -> tuple[float, ...]:
 
 def _orientation(frame: Elements) -> tuple[float, ...]:
     """Row and column cosines, each of exactly unit length."""
-    values = _geometry(frame, "ImageOrientationPatient", 6)
+    return _unit_vectors(_geometry(frame, "ImageOrientationPatient", 6))
+
+
+@lru_cache(maxsize=64)
+def _unit_vectors(values: tuple[float, ...]) -> tuple[float, ...]:
     row, column = np.reshape(values, (2, 3))
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if not np.allclose(lengths, 1, atol=_COSINE) or abs(row @ column) > _COSINE:
