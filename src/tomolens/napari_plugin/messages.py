@@ -45,11 +45,11 @@ def say(messages: Iterable[str]) -> None:
 @contextmanager
 def reported() -> Generator[Progress]:
     """Report progress in napari's activity dock; in a viewer show what is refused as a message, and do not raise."""
-    bar = _Bar()
+    bar, viewer = _Bar(), viewer_at_hand()
     try:
         yield bar.report
     except TomolensError as error:
-        if viewer_at_hand() is None:
+        if viewer is None:
             raise
         if not isinstance(error, Cancelled):
             tell(error)

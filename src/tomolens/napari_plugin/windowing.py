@@ -59,7 +59,7 @@ def windowed_layer(viewer: Viewer) -> Image | None:
 
 
 def widen_range(layer: Image) -> None:
-    """Let napari's contrast slider reach all of a scan's numbers, for CT those of 12 bits, and the window that is set."""
+    """Let napari's contrast slider reach all of a scan's numbers, for CT those of 12 bits, and its window."""
     (low, high), window = _range_of(layer), tuple(layer.contrast_limits)
     layer.contrast_limits_range = min(low, *window), max(high, *window)
 

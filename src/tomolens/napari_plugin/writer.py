@@ -1,12 +1,13 @@
-"""Save scans and findings from napari's File > Save."""
+"""Save scans and findings from napari's File > Save; napari shows what is refused."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
+from tomolens.core.errors import OutputError, TomolensError
 from tomolens.napari_plugin import layers
-from tomolens.napari_plugin.messages import reported
 
 
 def write_volume_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -15,21 +16,44 @@ def write_volume_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     Returns
     -------
     list of str
-        The path, or nothing where the layer cannot be saved; the user has then been told why.
+        The path.
+
+    Raises
+    ------
+    OutputError
+        If the layer does not know its place, the format cannot hold its grid, or the file cannot be written.
     """
     from tomolens.io.write import write_volume
 
-    with reported():
+    with _as_output_error():
         volume = layers.volume_in(data, attributes["metadata"], attributes["name"])
         return [str(write_volume(volume, path))]
-    return []
 
 
 def write_findings_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save a points layer's findings, at the threshold that is set, as JSON or CSV; returns as `write_volume_layer`."""
+    """Save a points layer's findings, at the threshold that is set, as JSON or CSV (npe2's single layer writer).
+
+    Returns
+    -------
+    list of str
+        The path.
+
+    Raises
+    ------
+    OutputError
+        If the points are not findings or not those that were made, or the file cannot be written.
+    """
     from tomolens.io.tables import write_table
 
-    with reported():
+    with _as_output_error():
         detection = layers.detection_in(data, attributes["metadata"], attributes["name"])
-        return [str(write_table(detection, Path(path)))]
-    return []
+        return [str(write_table(detection, path))]
+
+
+@contextmanager
+def _as_output_error() -> Generator[None]:
+    """Raise what napari lets through: it takes a ValueError for "not my format" and drops its text."""
+    try:
+        yield
+    except TomolensError as error:
+        raise OutputError(str(error)) from error
