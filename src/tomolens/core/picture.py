@@ -98,7 +98,7 @@ def _circle(plane: Plane, label: str, finding: Finding, em: float) -> str:
     return (
         f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{radius:.2f}" fill="none" stroke="{MARK_COLOUR}"'
         f' stroke-width="{em / 8:.2f}"/>'
-        f'<text x="{right:.2f}" y="{above:.2f}" fill="{MARK_COLOUR}">{escape(label)}</text>'
+        f'<text x="{right:.2f}" y="{above:.2f}" fill="{MARK_COLOUR}" {_outline(em)}>{escape(label)}</text>'
     )
 
 
@@ -110,8 +110,13 @@ def _letters(plane: Plane, em: float) -> str:
         (letters.top, width / 2, em),
         (letters.bottom, width / 2, height - em * 0.35),
     )
-    style = f'fill="white" stroke="black" stroke-width="{em / 5:.2f}" paint-order="stroke" text-anchor="middle"'
+    style = f'fill="white" {_outline(em)} text-anchor="middle"'
     return "".join(f'<text x="{x:.2f}" y="{y:.2f}" {style}>{letter}</text>' for letter, x, y in places)
+
+
+def _outline(em: float) -> str:
+    """So that text is legible on any grey."""
+    return f'stroke="black" stroke-width="{em / 5:.2f}" paint-order="stroke"'
 
 
 def _png_uri(pixels: NDArray[Any], window: tuple[float, float]) -> str:
