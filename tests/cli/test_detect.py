@@ -330,3 +330,11 @@ def test_a_volume_of_which_nothing_but_noise_is_known_gets_a_picture_without_fin
     assert "No finding reaches a score of 0.50" in (out / "index.html").read_text()
     (montage,) = out.glob("*/montage.png")
     assert montage.stat().st_size > 1000
+
+
+def test_an_output_folder_that_cannot_be_written_ends_with_one_clear_line(tomolens, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = tomolens("detect", scans.ct(tmp_path / "ct"), "-o", tmp_path / "file" / "results")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert str(tmp_path / "file") in result.stderr

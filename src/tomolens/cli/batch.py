@@ -103,12 +103,12 @@ class Batch:
     @contextmanager
     def _reported(self) -> Iterator[None]:
         """Write the summary and the page also where the work was stopped."""
+        self._wish.out.mkdir(parents=True, exist_ok=True)
         try:
             yield
             self.summary.interrupted = False
         finally:
             self._narrator.step(Step("write the page", 0, 0))
-            self._wish.out.mkdir(parents=True, exist_ok=True)
             self.summary.write(self._wish.out)
             refused = self.summary.of(Status.REFUSED)
             write_index(self._wish.out, {f"{row.series} ({row.modality})": row.message for row in refused})
@@ -235,4 +235,4 @@ def _line(row: Row) -> str:
         parts.append(f"{row.findings} finding{'s' * (row.findings != 1)}")
     if row.seconds is not None:
         parts.append(f"{row.seconds:.1f} s")
-    return "  ".join([*parts, row.message]).rstrip()
+    return "  ".join([*parts, " ".join(row.message.split())]).rstrip()

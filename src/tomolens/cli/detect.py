@@ -104,7 +104,7 @@ def detect(
         except (ModelError, OptionError) as wrong:
             narrator.say(f"Error: {wrong}", "bold red")
             raise typer.Exit(USAGE) from wrong
-        except TomolensError as wrong:
+        except (TomolensError, OSError) as wrong:
             narrator.say(f"Error: {wrong}", "bold red")
             raise typer.Exit(FAILED) from wrong
         except KeyboardInterrupt as stopped:
