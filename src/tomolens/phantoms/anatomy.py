@@ -102,19 +102,10 @@ def _paint_mediastinum(build: Build, canvas: Canvas, thorax: t.Thorax, image: Im
     for center, radii in t.HEART_CHAMBERS:
         chamber = ellipsoid(thorax.points, center, [r * build.heart for r in radii], t.HEART_TURN)
         canvas.paint(image, common(chamber, thorax.heart + 6.0, 4), blood)
-    for path, radius in (
-        (t.ASCENDING_AORTA, 15.5), (t.AORTIC_ARCH, 13.0), (t.DESCENDING_AORTA, 11.5), (t.PULMONARY_TRUNK, 13.0),
-        (t.LEFT_PULMONARY_ARTERY, 9.5), (t.RIGHT_PULMONARY_ARTERY, 9.5), (t.CAVAL_VEIN, 8.5), (t.LOWER_CAVAL_VEIN, 11.0),
-        (t.LEFT_BRACHIOCEPHALIC_VEIN, 6.0), (t.RIGHT_BRACHIOCEPHALIC_VEIN, 6.5), (t.BRACHIOCEPHALIC_ARTERY, 6.0),
-        (t.LEFT_CAROTID, 4.0), (t.LEFT_SUBCLAVIAN, 5.0), (t.AZYGOS, 3.5),
-    ):  # fmt: skip
+    for path, radius in t.GREAT_VESSELS:
         draw(canvas, image, Tubes.along(build.to_patient(_curve(path)), radius), blood)
     draw(canvas, image, Tubes.along(build.to_patient(_curve(t.ESOPHAGUS)), 8.0, 0.7, (1.0, 0.0, 0.0)), 40.0)
     _paint_nodes(build, canvas, image, rng)
-    windpipe = [(t.TRACHEA, 10.5), (t.RIGHT_BRONCHUS, 8.0), (t.LEFT_BRONCHUS, 7.5)]
-    tubes = Tubes.joined([Tubes.along(build.to_patient(_curve(path)), radius) for path, radius in windpipe])
-    draw(canvas, image, tubes, 35.0)
-    draw(canvas, image, tubes.thinner(1.7), -995.0)
 
 
 def _paint_nodes(build: Build, canvas: Canvas, image: Image, rng: np.random.Generator) -> None:
@@ -176,10 +167,14 @@ def _fissures(canvas: Canvas, thorax: t.Thorax, box: tuple[slice, slice, slice])
 def _paint_trees(build: Build, canvas: Canvas, thorax: t.Thorax, trees: LungTrees, image: Image) -> None:
     """Vessels, then the walls and the air of the airways; none in the heart or under the diaphragm."""
     outside = np.minimum(thorax.heart - 3, thorax.diaphragm)
+    parts = (t.TRACHEA, 10.5), (t.RIGHT_BRONCHUS, 8.0), (t.LEFT_BRONCHUS, 7.5)
+    windpipe = Tubes.joined([Tubes.along(build.to_patient(_curve(path)), radius) for path, radius in parts])
+    draw(canvas, image, windpipe, 35.0)
     draw(canvas, image, trees.veins, build.blood_hu, outside)
     draw(canvas, image, trees.arteries, build.blood_hu, outside)
     draw(canvas, image, trees.airways, -20.0, outside)
     draw(canvas, image, trees.airways.thinner(0.6), -985.0, outside)
+    draw(canvas, image, windpipe.thinner(1.7), -995.0)
 
 
 def _paint_bones(build: Build, canvas: Canvas, image: Image) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     Corner = tuple[float, float, float]
 
-SAMPLE: dict[str, Any] = {"seed": 2024, "spacing_mm": (1.25, 0.9, 0.9)}
-"""How the shipped sample chest is generated."""
+_SAMPLE_STEP_HU = 8
+"""The sample's HU are rounded to this, which noise hides, to keep its files small."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,8 @@ def chest_phantom(
     sharpness
         Of the reconstruction kernel, from 0 (soft tissue) to 1 (lung).
     around_lungs_mm
-        Show only the lungs and this margin, which is faster; None shows the whole chest.
+        Show only the lungs and this margin, which is faster; None shows the whole chest. What is placed at random
+        finds other places in another field of view.
 
     Raises
     ------
@@ -103,8 +104,43 @@ def chest_phantom(
 
 
 def sample_chest_ct() -> Volume:
-    """Generate the chest CT of the shipped sample volume, the same voxels in the same place."""
-    return chest_phantom(**SAMPLE).volume
+    """Generate the sample chest CT: the voxels of ``sample_volumes/chest_ct_dicom``."""
+    return sample_chest().volume
+
+
+def sample_chest() -> ChestPhantom:
+    """Generate the sample chest CT with its truth: an unenhanced scan with eight nodules of every texture and place."""
+    wishes = (
+        NoduleWish(15.0, "part-solid", "parenchyma"),
+        NoduleWish(13.0, "solid", "juxtapleural"),
+        NoduleWish(12.0, "ground-glass", "parenchyma"),
+        NoduleWish(10.0, "solid", "parenchyma"),
+        NoduleWish(8.0, "solid", "juxtavascular"),
+        NoduleWish(7.5, "ground-glass", "juxtapleural"),
+        NoduleWish(7.0, "calcified", "parenchyma"),
+        NoduleWish(6.0, "solid", "parenchyma"),
+    )
+    return _rounded(chest_phantom(14, spacing_mm=(1.8, 1.0, 1.0), nodules=wishes, noise_hu=8.0, sharpness=0.1))
+
+
+def sample_enhanced_chest() -> ChestPhantom:
+    """Generate another patient, after contrast agent, in 2.5 mm slices cropped to the lungs, with three nodules."""
+    wishes = (
+        NoduleWish(19.0, "solid", "parenchyma"),
+        NoduleWish(9.0, "solid", "juxtapleural"),
+        NoduleWish(11.0, "part-solid", "juxtavascular"),
+    )
+    spacing = (2.5, 1.1, 1.1)
+    return _rounded(
+        chest_phantom(15, spacing_mm=spacing, nodules=wishes, noise_hu=9.0, sharpness=0.5, around_lungs_mm=14.0)
+    )
+
+
+def _rounded(chest: ChestPhantom) -> ChestPhantom:
+    step = _SAMPLE_STEP_HU
+    voxels = (np.rint(chest.volume.voxels / np.float32(step)) * step).astype(np.int16)
+    volume = chest.volume.with_voxels(voxels, f"rounded to {step} HU")
+    return replace(chest, volume=volume)
 
 
 def _canvases(
@@ -117,7 +153,7 @@ def _canvases(
     edge = max(scanner.edge_mm, 0.6 * max(spacing_mm[1:]))
     if around_lungs_mm is not None:
         low, high = _box_of_lungs(build, Canvas(low, high, (4.0, 4.0, 4.0), edge), around_lungs_mm)
-    layers = int(np.ceil(spacing_mm[0] / 1.3))
+    layers = int(np.ceil(spacing_mm[0] / 1.8))
     thick = Canvas(low, high, spacing_mm, edge)
     return thick, thick.with_thinner_slices(layers), layers
 

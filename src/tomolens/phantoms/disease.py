@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
 from tomolens.phantoms.bones import first_rib_end
@@ -41,7 +42,7 @@ def _draw(
     canvas: Canvas, anatomy: Anatomy, wish: NoduleWish, center: NDArray[np.float64], rng: np.random.Generator
 ) -> Nodule:
     lungs = anatomy.thorax.lungs
-    lumpy = {"ground-glass": 0.13, "calcified": 0.04}.get(wish.texture, rng.uniform(0.05, 0.13))
+    lumpy = {"ground-glass": 0.13, "calcified": 0.04}.get(wish.texture, rng.uniform(0.07, 0.16))
     hu = TEXTURE_HU[wish.texture] + float(rng.normal(0, 15))
     if wish.texture == "solid" and wish.diameter_mm > 7 and rng.random() < 0.5:
         draw(canvas, anatomy.image, spicules(center, wish.diameter_mm, rng), hu - 60, -lungs)
@@ -69,37 +70,47 @@ class _Sites:
         points = _points_inside(canvas, anatomy.thorax.lungs, rng)
         self._points = points[canvas.grid.contains(points - 12) & canvas.grid.contains(points + 12)]
         self._depth = -canvas.sample(anatomy.thorax.lungs, self._points)
+        widest = maximum_filter(-anatomy.thorax.lungs, size=round(28 / canvas.pitch_mm))
+        self._roomy = canvas.sample(widest, self._points) > 14
         self._to_wall = -canvas.sample(anatomy.thorax.cavity, self._points)
         tubes = anatomy.trees.vessels
         self._vessels = tubes[tubes.radius.mean(axis=1) > 0.7]
         self._middles = (self._vessels.start + self._vessels.end) / 2
         self._tree = cKDTree(self._middles)
         self._free = np.ones(len(self._points), bool)
+        self._canvas = canvas
+        self._fissures = anatomy.thorax.fissures
         self._rng = rng
+        self._side = float(rng.choice([-1.0, 1.0]))
 
     def take(self, wish: NoduleWish) -> NDArray[np.float64] | None:
         """Choose a place for a nodule and close its surroundings; None where there is none left."""
         radius = wish.diameter_mm / 2
         if wish.place == "juxtapleural":
-            fits = (
-                self._free & (np.abs(self._depth - 0.55 * radius) < 1.2) & (np.abs(self._to_wall - self._depth) < 1.5)
-            )
+            at_wall = (np.abs(self._depth - 0.55 * radius) < 1.2) & (np.abs(self._to_wall - self._depth) < 1.5)
+            fits = self._free & self._roomy & at_wall
         else:
             fits = self._free & (self._depth > radius + 5)
-        chosen = np.flatnonzero(fits)
+        other_lung = fits & (self._points[:, 0] * self._side < 0)
+        chosen = np.flatnonzero(other_lung if other_lung.any() else fits)
         if not len(chosen):
             return None
         few = self._points[self._rng.choice(chosen, min(12, len(chosen)), replace=False)]
-        center = self._beside_vessel(few, radius) if wish.place == "juxtavascular" else self._clear_of_vessels(few)
+        center = self._beside_vessel(few, radius) if wish.place == "juxtavascular" else self._clear(few)
         self.close(center, radius)
+        self._side = float(np.sign(center[0]))
         return center
 
     def close(self, center: NDArray[np.float64], radius: float) -> None:
         """Let nothing else be put near a place."""
         self._free &= np.linalg.norm(self._points - center, axis=1) > _APART_MM + radius
 
-    def _clear_of_vessels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(points[np.argmax(self._tree.query(points)[0])])
+    def _clear(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Choose the point farthest from vessels and fissures."""
+        clear = np.asarray(self._tree.query(points)[0])
+        for field in self._fissures:
+            clear = np.minimum(clear, np.abs(self._canvas.sample(field, points)))
+        return np.asarray(points[int(np.argmax(clear))])
 
     def _beside_vessel(self, points: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
         """Touch the nearest vessel, of the points' nearest the one whose radius is closest to 1.7 mm."""
@@ -162,7 +173,7 @@ def _look_alikes(build: Build, canvas: Canvas, anatomy: Anatomy, rng: np.random.
     rim = rim[np.abs(rim[:, 2] - 40) < 70]
     if len(rim):
         point = rim[rng.integers(len(rim))]
-        draw(canvas, image, _flat_on(canvas, thorax.cavity, point, 10.0, 7.0, 0.28, rng), 70.0)
+        draw(canvas, image, _flat_on(canvas, thorax.cavity, point, 10.0, 7.5, 0.36, rng), 70.0)
         yield _mark("pleural plaque", point, 16.0)
 
     fissure = np.maximum(np.abs(thorax.right_fissure) - 1.5, thorax.right_lung + 12)

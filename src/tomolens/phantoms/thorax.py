@@ -53,6 +53,25 @@ AZYGOS = np.array([[-8, 42, -120], [-9, 46, 20], [-9, 44, 95], [-18, 36, 108], [
 ESOPHAGUS = np.array([[6, 18, 220], [7, 28, 150], [5, 38, 100], [4, 40, 55], [8, 36, 10], [16, 26, -16]], float)
 
 
+GREAT_VESSELS = (
+    (ASCENDING_AORTA, 15.5),
+    (AORTIC_ARCH, 13.0),
+    (DESCENDING_AORTA, 11.5),
+    (PULMONARY_TRUNK, 13.0),
+    (LEFT_PULMONARY_ARTERY, 9.5),
+    (RIGHT_PULMONARY_ARTERY, 9.5),
+    (CAVAL_VEIN, 8.5),
+    (LOWER_CAVAL_VEIN, 11.0),
+    (LEFT_BRACHIOCEPHALIC_VEIN, 6.0),
+    (RIGHT_BRACHIOCEPHALIC_VEIN, 6.5),
+    (BRACHIOCEPHALIC_ARTERY, 6.0),
+    (LEFT_CAROTID, 4.0),
+    (LEFT_SUBCLAVIAN, 5.0),
+    (AZYGOS, 3.5),
+)
+"""Path and radius, in mm, of each."""
+
+
 def _heart_turn() -> NDArray[np.float64]:
     """Directions of the heart's radii: its long axis runs to the left, the front and down."""
     axis = np.array([0.72, -0.52, -0.46])
@@ -115,6 +134,13 @@ class Thorax:
     points: Points
 
     @property
+    def fissures(self) -> tuple[Field, Field, Field]:
+        """All three, each on its own side of the chest; far away on the other."""
+        left = self.points[0] > 0
+        right = np.where(left, 99, self.right_fissure), np.where(left, 99, self.minor_fissure)
+        return np.where(left, self.left_fissure, 99), *right
+
+    @property
     def lungs(self) -> Field:
         """Both lungs."""
         return np.minimum(self.left_lung, self.right_lung)
@@ -135,7 +161,7 @@ def thorax_of(build: Build, canvas: Canvas) -> Thorax:
     x, _, z = points = build.to_template(*canvas.lattice)
     cavity = as_distance(_oval(points, CAVITY_HALF_WIDTH, CAVITY_FRONT, CAVITY_BACK, 2.35), canvas.pitch_mm)
     diaphragm = as_distance(z - _diaphragm_height(points, build, rng), canvas.pitch_mm)
-    heart = _heart(points, build)
+    heart = common(_heart(points, build), 4 - diaphragm, 8)
     mediastinum = _mediastinum(points, build, heart)
     above = without(common(cavity, -diaphragm, 6), _spine_room(points), 8)
     lungs = without(above, mediastinum, 5)
