@@ -14,7 +14,7 @@ from tomolens.napari_plugin.orientation import PLANES, show_plane
 if TYPE_CHECKING:
     from napari import Viewer
 
-_HINT = "Drag with the right mouse button: right widens, up brightens."
+_HINT = "Right-drag: ↔ width, ↕ level"
 
 
 class WindowWidget(QWidget):
@@ -52,7 +52,7 @@ class WindowWidget(QWidget):
         for n, button in enumerate(self._planes):
             planes.addWidget(button, 0, n)
         hint = QLabel(_HINT)
-        hint.setWordWrap(True)
+        hint.setToolTip("Drag on the picture with the right mouse button: to the right widens, up brightens.")
         layout.addLayout(presets)
         layout.addWidget(self._caption)
         layout.addWidget(hint)
