@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.test_patches import ball, lung
+from tomolens.core.errors import Cancelled, OptionError
+from tomolens.core.progress import Step
+from tomolens.models import inference
+from tomolens.models.detector import load_detector
+from tomolens.models.networks import build
+from tomolens.models.weights import load_weights
+from tomolens.training.detector import CHECKPOINT, TrainConfig, Trainer, detection_loss
+from tomolens.training.patches import PatchRecipe
+from tomolens.training.publish import Publication, publish
+from tomolens.training.sources import TrainingData
+
+SMALL = TrainConfig(
+    rounds=2,
+    steps=3,
+    batch=2,
+    workers=0,
+    phantom_seeds=(),
+    settings={"channels": (8, 8, 8, 8), "pyramid": 8},
+    recipe=PatchRecipe(edge=32, kinds=(("scan", 1.0),), inserted=1.0),
+)
+
+
+@pytest.fixture(autouse=True)
+def single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact on every processor: oneDNN's bfloat16 gradients of such tiny features are not."""
+    monkeypatch.setattr(inference, "_has_bfloat16", lambda device: False)
+
+
+def data() -> TrainingData:
+    return TrainingData((lung(0), lung(1)), (ball(),))
+
+
+def trained(folder: Path, config: TrainConfig = SMALL) -> Trainer:
+    trainer = Trainer(config, data(), folder, "cpu")
+    trainer.run()
+    return trainer
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().float().flatten() for p in trainer.averaged.module.parameters()])
+
+
+def test_a_stopped_run_goes_on_to_exactly_the_same_weights(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole")
+
+    def stop(step: Step) -> None:
+        if step.stage.startswith("train") and step.done == 5:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        Trainer(SMALL, data(), tmp_path / "stopped", "cpu").run(stop)
+    resumed = trained(tmp_path / "stopped")
+    torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
+    assert len((tmp_path / "stopped" / "log.csv").read_text().splitlines()) == 3
+
+
+def test_a_gradient_that_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, data(), tmp_path, "cpu")
+    calls = iter(range(6))
+    next(trainer.network.parameters()).register_hook(
+        lambda gradient: gradient * (1.0 if next(calls) == 0 else float("nan"))
+    )
+    trainer.run()
+    assert trainer.skipped == 5
+    assert torch.isfinite(weights(trainer)).all()
+    assert [row.split(",")[5] for row in (tmp_path / "log.csv").read_text().splitlines()] == ["skipped", "2", "5"]
+
+
+def test_another_configuration_does_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
+    trained(tmp_path)
+    with pytest.raises(OptionError, match="another configuration"):
+        Trainer(replace(SMALL, seed=1), data(), tmp_path, "cpu")
+
+
+def test_the_configuration_survives_its_file() -> None:
+    assert TrainConfig.from_json(SMALL.to_json()).to_json() == SMALL.to_json()
+
+
+def test_a_perfect_answer_costs_nothing_and_a_missed_nodule_does() -> None:
+    positive = torch.zeros(1, 4, 4, 4, dtype=torch.bool)
+    positive[0, 1, 2, 3] = True
+    batch = {"positive": positive, "counted": torch.ones_like(positive), "box": torch.zeros(1, 4, 4, 4, 4)}
+    output = torch.zeros(1, 5, 4, 4, 4)
+    output[:, 0] = torch.where(positive, 15.0, -15.0)
+    score, box = detection_loss(output, batch)
+    assert score + box < 1e-4
+    output[:, 0] = -15.0
+    assert detection_loss(output, batch)[0] > 10
+
+
+def test_what_is_not_counted_costs_nothing() -> None:
+    positive = torch.zeros(1, 4, 4, 4, dtype=torch.bool)
+    batch = {"positive": positive, "counted": torch.zeros_like(positive), "box": torch.zeros(1, 4, 4, 4, 4)}
+    assert detection_loss(torch.full((1, 5, 4, 4, 4), 9.0), batch)[0] == 0
+
+
+def test_a_published_run_loads_as_a_model_with_its_card(tmp_path: Path) -> None:
+    trained(tmp_path / "run")
+    card = tmp_path / "card.json"
+    said = {"name": "tiny", "version": "0.0.1", "summary": "A test.", "intended_use": "None.", "trained_on": "Noise.",
+            "licence": "Apache-2.0", "default_min_score": 0.4, "figures": {"speed": "none"}}  # fmt: skip
+    card.write_text(json.dumps(said))
+    publish(tmp_path / "run", Publication.read(card), tmp_path / "bundle")
+    detector = load_detector(tmp_path / "bundle", device="cpu")
+    assert detector.card.default_min_score == 0.4
+    assert detector.card.licence == "Apache-2.0"
+    assert "tiny" in (tmp_path / "bundle" / "docs" / "README.md").read_text()
+
+
+def test_publishing_changes_no_answer_even_where_a_variance_overflows_half_precision(tmp_path: Path) -> None:
+    trainer = trained(tmp_path / "run")
+    with torch.no_grad():
+        trainer.averaged.module.head[0].adn.N.running_var.fill_(8e6)
+    trainer._save()
+    publish(tmp_path / "run", Publication("a", "1", "", "", "", "", 0.5, {}), tmp_path / "bundle")
+    network = build(SMALL.network, SMALL.settings)
+    load_weights(network, tmp_path / "bundle" / "models" / "model.safetensors")
+    image = torch.rand(1, 1, 32, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(network.eval()(image), trainer.averaged.module.eval()(image), atol=2e-3, rtol=2e-2)
+
+
+def test_a_card_that_lacks_a_field_is_refused(tmp_path: Path) -> None:
+    card = tmp_path / "card.json"
+    card.write_text('{"name": "tiny"}')
+    with pytest.raises(OptionError, match="default_min_score"):
+        Publication.read(card)
+
+
+def test_a_folder_without_checkpoint_cannot_be_published(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=CHECKPOINT):
+        publish(tmp_path, Publication("a", "1", "", "", "", "", 0.5, {}), tmp_path / "b")

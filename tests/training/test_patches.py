@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tomolens.training.backgrounds import Background, Mark
+from tomolens.training.nodules import decoy, donor_of, paste, turned
+from tomolens.training.patches import Patches, PatchRecipe, target_of
+
+
+def lung(seed: int = 0, kind: str = "scan", marks: tuple[Mark, ...] = ()) -> Background:
+    """Noisy parenchyma with a wall on one side."""
+    rng = np.random.default_rng(seed)
+    voxels = rng.normal(-860, 25, (96, 96, 96)).astype(np.int16)
+    voxels[:, :20] = 40
+    inner = rng.integers(30, 90, (400, 3)).astype(np.int16)
+    near = np.stack([rng.integers(8, 88, 100), np.full(100, 22), rng.integers(8, 88, 100)], 1).astype(np.int16)
+    return Background(f"lung-{seed}", voxels, marks, inner, near, 1.0, kind)
+
+
+def ball(diameter: float = 9.0, hu: float = 40.0, texture: int = 5):
+    distance = np.linalg.norm(np.indices((31, 31, 31)) - 15, axis=0)
+    mask = distance <= diameter / 2
+    return donor_of("ball", np.where(mask, hu, -860.0), mask, texture)
+
+
+def patches(**changes) -> Patches:
+    recipe = PatchRecipe(kinds=(("scan", 1.0),), **changes)
+    return Patches([lung(0), lung(1)], [ball()], [[], []], range(200), 5, recipe)
+
+
+def test_a_pasted_nodule_lies_where_the_mark_says() -> None:
+    rng = np.random.default_rng(1)
+    target = np.full((64, 64, 64), -860, np.float32)
+    before = target.copy()
+    pasted = paste(target, turned(ball(), rng), np.array([30, 25, 40]), 1.0, rng)
+    assert pasted is not None
+    changed = np.argwhere(target - before > 300)
+    np.testing.assert_allclose(changed.mean(axis=0), pasted.center_kji, atol=0.5)
+    np.testing.assert_allclose(pasted.center_kji, (30, 25, 40), atol=1.0)
+    assert pasted.diameter_mm == pytest.approx((len(changed) * 6 / np.pi) ** (1 / 3), rel=0.3)
+
+
+def test_a_nodule_that_drowns_in_the_wall_changes_nothing_and_is_not_counted() -> None:
+    rng = np.random.default_rng(2)
+    target = np.full((64, 64, 64), 60, np.float32)
+    assert paste(target, turned(ball(), rng), np.array([30, 30, 30]), 1.0, rng) is None
+    assert (target == 60).all()
+
+
+def test_the_chest_wall_stays_under_a_nodule_at_the_pleura() -> None:
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        target = np.full((64, 64, 64), -860, np.float32)
+        target[:, :30] = 120
+        if paste(target, turned(ball(), rng), np.array([30, 31, 30]), 1.0, rng) is not None:
+            assert target[:, :30].min() >= 119
+
+
+def test_thick_slices_blur_a_nodule_along_the_slices_only() -> None:
+    sharp, thick = (np.full((64, 64, 64), -860, np.float32) for _ in range(2))
+    for target, thickness in ((sharp, 1.0), (thick, 5.0)):
+        rng = np.random.default_rng(3)
+        paste(target, turned(ball(12), rng), np.array([32, 32, 32]), thickness, rng)
+    slope = [np.abs(np.diff(t[:, 32, 32])).max() for t in (sharp, thick)]
+    assert slope[1] < 0.7 * slope[0]
+
+
+def test_a_decoy_is_no_nodule_and_needs_room() -> None:
+    rng = np.random.default_rng(0)
+    voxels = lung().voxels
+    assert decoy(voxels, np.array([1, 1, 1]), rng) is None
+    assert decoy(voxels, np.array([50, 50, 50]), rng) is not None
+
+
+def test_the_nearest_cells_are_positive_and_point_to_the_nodule() -> None:
+    mark = Mark((21.0, 30.5, 40.2), 10.0, True)
+    target = target_of([mark], 64, np.ones((64,) * 3, bool))
+    assert target.positive.sum() == 4
+    for cell in np.argwhere(target.positive):
+        place = (cell + 0.5) * 4 - 0.5 + 4 * target.box[:3, *cell]
+        np.testing.assert_allclose(place, mark.center_kji, atol=1e-4)
+        assert np.exp(target.box[3][tuple(cell)]) * 4 == pytest.approx(10.0)
+
+
+def test_around_a_nodule_an_excluded_mark_and_mirrored_edges_no_cell_is_negative() -> None:
+    valid = np.ones((64,) * 3, bool)
+    valid[:8] = False
+    marks = [Mark((30.0, 30.0, 30.0), 12.0, True), Mark((50.0, 50.0, 50.0), 10.0, False)]
+    target = target_of(marks, 64, valid)
+    assert not target.counted[:2].any()
+    assert not target.counted[12, 12, 12]
+    assert not target.positive[12, 12, 12]
+    near = np.linalg.norm((np.stack(np.indices((16,) * 3), -1) + 0.5) * 4 - 0.5 - 30, axis=-1) < 8
+    assert (target.counted[near] == target.positive[near]).all()
+
+
+def test_the_same_seed_and_number_give_the_same_patch() -> None:
+    first, again = patches()[17], patches()[17]
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(patches()[18]["image"], first["image"])
+
+
+def test_what_is_marked_is_brighter_than_the_lung_around_it() -> None:
+    drawn, bright, marked = patches(inserted=1.0, decoys=0.0), 0, 0
+    for n in range(40):
+        patch = drawn[n]
+        for cell in np.argwhere(patch["positive"].numpy())[:1]:
+            place = (cell + 0.5) * 4 - 0.5 + 4 * patch["box"][:3, *cell].numpy()
+            k, j, i = np.clip(np.round(place), 1, 62).astype(int)
+            bright += float(patch["image"][0, k - 1 : k + 2, j - 1 : j + 2, i - 1 : i + 2].mean()) > -0.75
+            marked += 1
+    assert marked >= 30
+    assert bright >= 0.95 * marked
+
+
+def test_patches_without_insertion_hold_only_what_is_known() -> None:
+    drawn = patches(inserted=0.0)
+    assert not any(drawn[n]["positive"].any() for n in range(10))
