@@ -131,7 +131,7 @@ def test_the_two_encodings_of_one_real_nuclear_image_agree(shared_data: Path) ->
 
 def test_damaged_real_pixels_are_refused_with_the_file_and_the_encoding(shared_data: Path) -> None:
     path = shared_data / "dicom_tricky" / "malformed" / "fda_j2k_bad_psot_000350.dcm"
-    with pytest.raises(ReadError, match=r"fda_j2k_bad_psot_000350\.dcm: the pixels \(JPEG 2000.*are damaged"):
+    with pytest.raises(ReadError, match=r"fda_j2k_bad_psot_000350\.dcm: the pixels \(JPEG 2000.*cannot be read"):
         read_volume(path)
 
 

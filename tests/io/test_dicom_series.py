@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.uid import generate_uid
 
 from tests.io.slices import CORONAL, SERIES, THICKNESS, stored_volume, write_series, write_slice
@@ -83,13 +86,15 @@ def test_a_scout_in_a_chest_series_becomes_a_part_of_its_own(tmp_path: Path) -> 
     assert (len(scout.files), kinds(scout), scout.refused) == (1, {"localizer"}, True)
 
 
-@pytest.mark.parametrize("mark", ["AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers", "TriggerTime"])
+@pytest.mark.parametrize("mark", ["AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers"])
 def test_phases_of_one_place_are_told_apart_by_what_their_headers_say(tmp_path: Path, mark: str) -> None:
     write_series(tmp_path, name="a{}", **{mark: 1})
     write_series(tmp_path, name="b{}", **{mark: 2})
     parts = find_series(tmp_path).series
     assert [{p.name[0] for p in s.files} for s in parts] == [{"a"}, {"b"}]
-    assert [(s.part, s.problems) for s in parts] == [(1, ()), (2, ())]
+    assert [(s.part, s.refused, str(*s.problems)) for s in parts] == [
+        (n, False, f"The series holds more than one volume; these slices have {mark} {n}.") for n in (1, 2)
+    ]
 
 
 def test_two_echoes_of_two_kinds_become_four_parts(tmp_path: Path) -> None:
@@ -107,7 +112,7 @@ def test_a_phase_with_a_missing_slice_leaves_the_whole_phase_readable(tmp_path: 
     write_series(tmp_path, name="b{}", AcquisitionNumber=2, only={0, 1, 3, 4, 5})
     whole, broken = find_series(tmp_path)
     assert not whole.refused
-    assert kinds(broken) == {"missing-slice"}
+    assert kinds(broken) == {"missing-slice", "divided-series"}
 
 
 def test_slices_of_one_place_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
@@ -326,4 +331,39 @@ def test_a_head_ct_with_a_tilted_gantry_is_divided_where_its_slices_become_thick
     thin, thick = find_series(shared_data / "dicom_tricky" / "gantry_tilt_GE_head")
     assert [p.name for p in thin.files] == ["10.dcm", "11.dcm", "12.dcm", "13.dcm", "14.dcm"]
     assert [p.name for p in thick.files] == ["15.dcm"]
-    assert "18.5 degrees" in str(thin.problems[0])
+    assert kinds(thin) == {"gantry-tilt", "divided-series"}
+    assert "these slices have SliceThickness 4.0" in str(thin.problems[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8), st.floats(0, 1))
+def test_no_damage_to_a_header_stops_a_scan(
+    tmp_path_factory: pytest.TempPathFactory, damage: list[tuple[float, int]], cut: float
+) -> None:
+    folder = tmp_path_factory.mktemp("series")
+    broken = write_series(folder, 3)[1]
+    content = bytearray(broken.read_bytes())
+    for place, value in damage:
+        content[int(place * (len(content) - 130))] = value
+    broken.write_bytes(content[: int(cut * 3 * len(content))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what pydicom says of broken files
+        scan = find_series(folder)
+    assert sum(len(s.files) for s in scan) + len(scan.passed_over) == 3
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"PixelSpacing": [0, 0.7]}, "PixelSpacing is (0.0, 0.7) mm, not two distances"),
+        ({"PixelSpacing": [0.7]}, "PixelSpacing has 1 values, not 2"),
+        ({"BitsStored": 20}, "pixels of 20 of 16 bits up to bit 15, an unusual packing"),
+        ({"BitsStored": 12}, "pixels of 12 of 16 bits up to bit 15, an unusual packing"),
+        ({"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}, "pixels of 1 of 1 bits up to bit 0, an unusual packing"),
+    ],
+)
+def test_values_that_make_no_image_are_passed_over_with_the_reason(
+    tmp_path: Path, elements: dict[str, Any], reason: str
+) -> None:
+    write_slice(tmp_path / "a", stored_volume(1)[0], **elements)
+    assert reasons(find_series(tmp_path)) == {"a": reason}

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from tests.core.grids import grids
 from tomolens.core.errors import GeometryError, OptionError, OutputError, ReadError
 from tomolens.core.grid import Grid
+from tomolens.core.progress import Step
 from tomolens.core.volume import Unit, Volume
 from tomolens.io import nifti
 from tomolens.io.read import read_volume
@@ -288,6 +289,22 @@ def test_what_an_image_shows_can_be_said(tmp_path: Path) -> None:
     assert (volume.modality, volume.unit, volume.history) == ("CT", Unit.HU, ())
     with pytest.raises(OptionError, match="modality is one of CT, MR, not 'PT'"):
         read_volume(path, modality="PT")
+
+
+def test_the_shear_of_an_image_file_is_resampled_on_request(tmp_path: Path) -> None:
+    path = write_volume(Volume(numbered(), oblique(shear_mm=0.7)), tmp_path / "a.nii")
+    upright = read_volume(path, tilt="resample")
+    assert not upright.grid.is_sheared
+    assert upright.shape == (4, 5, 9)
+    with pytest.raises(OptionError, match="tilt is one of keep, resample, not 'drop'"):
+        read_volume(path, tilt="drop")  # type: ignore[arg-type]
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    path = write_volume(Volume(numbered(), oblique()), tmp_path / "a.nii")
+    steps: list[Step] = []
+    read_volume(path, progress=steps.append)
+    assert steps == [Step("read image", 0, 1), Step("read image", 1, 1)]
 
 
 def test_a_mask_saved_under_the_header_of_a_ct_is_no_ct(tmp_path: Path) -> None:

@@ -40,9 +40,19 @@ def test_one_of_several_series_is_never_guessed(tmp_path: Path) -> None:
 def test_one_of_several_parts_is_never_guessed(tmp_path: Path) -> None:
     write_series(tmp_path, name="a{}", AcquisitionNumber=1)
     write_series(tmp_path, stored_volume() + 1, name="b{}", AcquisitionNumber=2)
-    with pytest.raises(AmbiguousSource, match=r"Chest part 1: .*\n.*Chest part 2"):
+    with pytest.raises(
+        AmbiguousSource, match=r"Chest part 1: .*AcquisitionNumber 1\.\n.*Chest part 2.*AcquisitionNumber 2\."
+    ):
         read_volume(tmp_path, series_uid=SERIES)
     assert np.array_equal(read_volume(tmp_path, part=2).voxels, HU + 1)
+
+
+def test_a_modality_chooses_among_series(tmp_path: Path) -> None:
+    write_series(tmp_path, name="a{}")
+    write_series(tmp_path, name="b{}", SeriesInstanceUID="1.2.9", Modality="MR")
+    assert read_volume(tmp_path, modality="MR").modality == "MR"
+    with pytest.raises(ReadError, match="holds 2 series, but none with modality PT"):
+        read_volume(tmp_path, modality="PT")
 
 
 def test_a_scout_beside_a_scan_does_not_make_the_choice_hard(tmp_path: Path) -> None:
@@ -67,7 +77,7 @@ def test_a_folder_without_images_says_what_is_there(tmp_path: Path) -> None:
 
 def test_a_series_that_is_not_there_is_refused_by_its_uid(tmp_path: Path) -> None:
     write_series(tmp_path)
-    with pytest.raises(ReadError, match=r"does not hold the series asked for \(9\.9\)"):
+    with pytest.raises(ReadError, match=r"holds 1 series, but none with SeriesInstanceUID 9\.9"):
         read_volume(tmp_path, series_uid="9.9")
 
 

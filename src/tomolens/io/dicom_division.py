@@ -72,18 +72,21 @@ def _divided(stack: Stack) -> list[Stack]:
 def _by_marks(stack: Stack) -> list[Stack]:
     """Divide by the first mark, or pair of marks, that leaves no place occupied twice and no more parts than needed."""
     differing = [n for n in range(len(MARKS)) if len({s.marks[n] for s in stack.slices}) > 1]
-    singles, pairs = combinations(differing, 1), combinations(differing, 2)
     needed = _times_occupied(stack)
-    for chosen in chain(singles, pairs):
-        parts = _parted(stack, [tuple(s.marks[n] for n in chosen) for s in stack.slices])
+    for chosen in chain(combinations(differing, 1), combinations(differing, 2)):
+        parts = _parted(stack, [_told(s, chosen) for s in stack.slices])
         if len(parts) == needed and not any(part.repeats for part in parts):
             return parts
     return [stack]
 
 
+def _told(item: Slice, chosen: tuple[int, ...]) -> str:
+    return ", ".join(f"{MARKS[n]} {item.marks[n] or '(none)'}" for n in chosen)
+
+
 def _by_thickness(stack: Stack) -> list[Stack]:
     """Divide at a change of slice thickness, as in a head CT of thin and thick slices, where each part is regular."""
-    parts = _parted(stack, [s.thickness for s in stack.slices])
+    parts = _parted(stack, [f"SliceThickness {s.thickness}" for s in stack.slices])
     longest = max(len(part) for part in parts)
     return parts if longest > 1 and all(part.is_regular for part in parts) else [stack]
 
@@ -94,16 +97,9 @@ def _times_occupied(stack: Stack) -> int:
     return max(Counter(places.tolist()).values())
 
 
-def _parted(stack: Stack, keys: list[Hashable]) -> list[Stack]:
-    """The stack divided by a key for each slice, in order of the keys' first appearance."""
-    members: dict[Hashable, list[int]] = defaultdict(list)
-    for k, key in enumerate(keys):
-        members[key].append(k)
-    copies = {k: [copy for copy, original in stack.copies if original == k] for k in range(len(stack))}
-    return [
-        Stack(
-            tuple(stack.slices[k] for k in indices),
-            tuple((copy, n) for n, k in enumerate(indices) for copy in copies[k]),
-        )
-        for indices in members.values()
-    ]
+def _parted(stack: Stack, marks: list[str]) -> list[Stack]:
+    """The stack divided by a mark for each slice, in order of the marks' first appearance."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for k, mark in enumerate(marks):
+        members[mark].append(k)
+    return [stack.chosen(indices, mark) for mark, indices in members.items()]

@@ -6,6 +6,8 @@ forty of them a file. Here the raw bytes are read directly.
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Container, Iterator, Mapping
 from typing import TypeAlias
 
@@ -17,6 +19,16 @@ from tomolens.core.errors import ReadError
 
 Element: TypeAlias = RawDataElement | DataElement
 
+_ESCAPE = b"\x1b"
+"""Starts another character set within a text (PS3.5 6.1.2.5)."""
+_BINARY = {
+    "TemporalPositionIndex": "I",
+    "FrameAcquisitionNumber": "H",
+    "EffectiveEchoTime": "d",
+    "DiffusionBValue": "d",
+    "DiffusionGradientOrientation": "d",
+}
+"""Elements told by `Elements.shown` that are no text, and how their numbers are packed (PS3.5 6.2)."""
 _TAGS: dict[str, int] = {}
 """Keywords already looked up in the dictionary of PS3.6, which never changes."""
 
@@ -44,7 +56,7 @@ class Elements:
     def named(self, keyword: str) -> str:
         """A text that may hold any character, decoded by the file's character set."""
         raw = self._element(keyword)
-        if isinstance(raw, bytes) and raw.isascii():
+        if isinstance(raw, bytes) and raw.isascii() and _ESCAPE not in raw:
             return self.text(keyword)
         return str(self._dataset.get(keyword) or "").strip()
 
@@ -62,9 +74,12 @@ class Elements:
             If a value is no number.
         """
         try:
-            return tuple(float(part) for part in self.texts(keyword))
-        except ValueError as wrong:
-            raise ReadError(f"{keyword} is {self.text(keyword)!r}, not numbers") from wrong
+            values = tuple(float(part) for part in self.texts(keyword))
+        except ValueError:
+            values = (math.nan,)
+        if not all(map(math.isfinite, values)):
+            raise ReadError(f"{keyword} is {self.text(keyword)!r}, not numbers")
+        return values
 
     def float(self, keyword: str) -> float | None:
         """The first value of a decimal string."""
@@ -85,9 +100,15 @@ class Elements:
             return int.from_bytes(value[:size], "little" if element.is_little_endian else "big") if value else None
         return None if value in (None, "") else int(value if isinstance(value, int) else value[0])
 
-    def raw(self, keyword: str) -> bytes | str:
-        """The value as it stands in the file: to compare, not to read."""
-        return self._element(keyword)
+    def shown(self, keyword: str) -> str:
+        """The value as a person reads it, whether the file holds it as text or as binary numbers."""
+        raw, code = self._element(keyword), _BINARY.get(keyword)
+        if code is None or not isinstance(raw, bytes):
+            return self.text(keyword)
+        order = "<" if getattr(self._elements[tag(keyword)], "is_little_endian", True) else ">"
+        count = len(raw) // struct.calcsize(code)
+        values = struct.unpack_from(f"{order}{count}{code}", raw)
+        return "\\".join(f"{value:g}" for value in values)
 
     def items(self, keyword: str) -> Iterator[Elements]:
         """The items of a sequence."""

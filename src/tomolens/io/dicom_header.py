@@ -42,13 +42,15 @@ _PIXELS = (
 MARKS = (
     "AcquisitionNumber TemporalPositionIdentifier TemporalPositionIndex EchoNumbers EchoTime EffectiveEchoTime"
     " InversionTime ImageType FrameType DiffusionBValue DiffusionGradientOrientation TriggerTime StackID"
-    " FrameAcquisitionNumber ConvolutionKernel SliceThickness AcquisitionTime ContentTime"
+    " FrameAcquisitionNumber KVP ConvolutionKernel SliceThickness AcquisitionTime ContentTime"
 ).split()
 """What can tell two acquisitions of one place apart, the most telling first."""
 _WANTED = sorted({tag(keyword) for keyword in (*_SERIES, *_IMAGE, *_PIXELS, *MARKS)})
 _WANTED_SET = frozenset(_WANTED)
 _COSINE = 1e-3
 """How far a direction may be from unit length, or two from a right angle: scanners write as few as 4 digits."""
+_LEAST_MM = 1e-3
+"""Distances below a micrometre are none."""
 _DICM_OFFSET = 128
 _META_BYTES = 1024
 _TRANSFER_SYNTAX = b"\x02\x00\x10\x00"
@@ -64,6 +66,15 @@ def read_slices(path: Path) -> tuple[Slice, ...]:
         If the file is no DICOM image that has a place in the patient; the message is the reason, without the path.
     """
     dataset, end = _opened(path)
+    try:
+        return _described(path, dataset, end)
+    except ReadError:
+        raise
+    except Exception as broken:  # pydicom converts some elements only here
+        raise ReadError(f"a damaged DICOM file ({type(broken).__name__}: {broken})") from broken
+
+
+def _described(path: Path, dataset: Dataset, end: int) -> tuple[Slice, ...]:
     elements = Elements(dataset)
     sop_class = elements.text("SOPClassUID") or str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
     _refuse_other_objects(elements, sop_class)
@@ -137,13 +148,17 @@ def _refuse_other_objects(elements: Elements, sop_class: str) -> None:
 
 def _pixel_format(elements: Elements, transfer_syntax: str, offset: int | None) -> PixelFormat:
     allocated = elements.binary("BitsAllocated") or 16
+    stored = elements.binary("BitsStored") or allocated
+    highest = elements.binary("HighBit")
+    if allocated not in (8, 16, 32) or not 0 < stored <= allocated or highest not in (None, stored - 1):
+        raise ReadError(f"pixels of {stored} of {allocated} bits up to bit {highest}, an unusual packing")
     return PixelFormat(
         transfer_syntax=transfer_syntax,
         rows=elements.binary("Rows") or 0,
         columns=elements.binary("Columns") or 0,
         frames=elements.integer("NumberOfFrames") or 1,
         bits_allocated=allocated,
-        bits_stored=elements.binary("BitsStored") or allocated,
+        bits_stored=stored,
         signed=elements.binary("PixelRepresentation") == 1,
         photometric=elements.text("PhotometricInterpretation"),
         offset=offset,
@@ -192,12 +207,12 @@ def _slice(
         pixels=pixels,
         position=_geometry(frame, "ImagePositionPatient", 3),
         orientation=_orientation(frame),
-        spacing=_geometry(frame, "PixelSpacing", 2),
-        thickness=frame.float("SliceThickness") or frame.float("SpacingBetweenSlices"),
+        spacing=_spacing(frame),
+        thickness=_thickness(frame),
         rescale=_rescale(frame),
         padding=_padding(file, pixels),
         image_type=frame.texts("FrameType") or file.texts("ImageType"),
-        marks=tuple(frame.raw(keyword) for keyword in MARKS),
+        marks=tuple(frame.shown(keyword) for keyword in MARKS),
         is_multienergy=file.text("MultienergyCTAcquisition") == "YES",
     )
 
@@ -209,6 +224,19 @@ def _geometry(frame: Elements, keyword: str, count: int) -> tuple[float, ...]:
     if len(values) != count:
         raise ReadError(f"{keyword} has {len(values)} values, not {count}")
     return values
+
+
+def _spacing(frame: Elements) -> tuple[float, ...]:
+    spacing = _geometry(frame, "PixelSpacing", 2)
+    if min(spacing) < _LEAST_MM:
+        raise ReadError(f"PixelSpacing is {spacing} mm, not two distances")
+    return spacing
+
+
+def _thickness(frame: Elements) -> float | None:
+    """Slice thickness in mm, else the distance between slices; None where neither is a distance."""
+    stated = (abs(frame.float(keyword) or 0.0) for keyword in ("SliceThickness", "SpacingBetweenSlices"))
+    return next((thickness for thickness in stated if thickness >= _LEAST_MM), None)
 
 
 def _orientation(frame: Elements) -> tuple[float, ...]:

@@ -67,13 +67,13 @@ def read_frames(path: Path, pixels: PixelFormat, frames: Iterable[int]) -> Itera
         If the transfer syntax has no free decoder, or the pixels are damaged or cut short.
     """
     if not is_supported(pixels):
-        raise ReadError(f"{path}: pixels stored as {syntax_name(pixels.transfer_syntax)} cannot be decoded.")
+        raise ReadError(f"{path}: pixels stored as {syntax_name(pixels.transfer_syntax)} have no decoder.")
     try:
         with _at_pixels(path, pixels) as file:
             yield from (_cleaned(frame, pixels) for frame in _frames(file, pixels, frames))
     except Exception as broken:  # each codec has its own kinds of error
         name = syntax_name(pixels.transfer_syntax)
-        raise ReadError(f"{path}: the pixels ({name}) are damaged: {broken}.") from broken
+        raise ReadError(f"{path}: the pixels ({name}) cannot be read: {broken}.") from broken
 
 
 def _at_pixels(path: Path, pixels: PixelFormat) -> BinaryIO:

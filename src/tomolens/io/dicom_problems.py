@@ -27,6 +27,8 @@ def _placing(stack: Stack) -> Iterator[Problem]:
     first = stack.slices[0]
     if not first.series.uid:
         yield Problem("empty-series-uid", "SeriesInstanceUID is empty; slices were gathered by study, place and size.")
+    if stack.mark:
+        yield Problem("divided-series", f"The series holds more than one volume; these slices have {stack.mark}.")
     if stack.copies:
         yield Problem("duplicate-instances", _copies(stack))
     if stack.repeats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +79,8 @@ class Slice:
     padding
         The first and last stored value that mark pixels outside the field of view (PS3.3 C.7.5.1.1.2), or None.
     marks
-        What tells acquisitions of one place apart (number of acquisition, time, echo, kind of image, ...), by keyword.
+        What tells acquisitions of one place apart (number of acquisition, time, echo, kind of image, ...): a value for
+        each of `tomolens.io.dicom_header.MARKS`.
     """
 
     path: Path
@@ -96,7 +96,7 @@ class Slice:
     rescale: Rescale
     padding: tuple[int, ...] | None
     image_type: tuple[str, ...]
-    marks: tuple[Hashable, ...]
+    marks: tuple[str, ...]
     is_multienergy: bool = False
 
     @property

@@ -19,6 +19,8 @@ from tomolens.core.errors import GeometryError
 from tomolens.core.grid import Grid
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tomolens.io.dicom_slice import Slice
 
 SAME_PLACE_MM = 0.01
@@ -35,10 +37,12 @@ class Stack:
     """Slices of one size and orientation, sorted along their normal.
 
     ``copies`` are files that repeat an instance of ``slices``, each beside the index of the slice that it repeats.
+    ``mark`` says what tells these slices from others of their series, where a series had to be divided.
     """
 
     slices: tuple[Slice, ...]
     copies: tuple[tuple[Slice, int], ...] = ()
+    mark: str = ""
 
     @classmethod
     def of(cls, slices: list[Slice]) -> Stack:
@@ -117,10 +121,11 @@ class Stack:
         whole = np.abs(ratios - counts) * self.usual_distance <= 2 * self.tolerance_mm
         return tuple(int(n) - 1 for n in counts) if whole.all() and (counts > 1).all() else ()
 
-    def part(self, start: int, stop: int) -> Stack:
-        """The slices from ``start`` up to ``stop`` and their copies."""
-        copies = tuple((copy, k - start) for copy, k in self.copies if start <= k < stop)
-        return Stack(self.slices[start:stop], copies)
+    def chosen(self, indices: Iterable[int], mark: str = "") -> Stack:
+        """Some of the slices, in the order of ``indices``, and their copies."""
+        places = {k: n for n, k in enumerate(indices)}
+        copies = tuple((copy, places[k]) for copy, k in self.copies if k in places)
+        return Stack(tuple(self.slices[k] for k in places), copies, mark or self.mark)
 
     def longest_run(self) -> tuple[int, int]:
         """The first and the past-the-last index of the longest run of equal distances; the first of several."""

@@ -70,8 +70,8 @@ def read_stack(
     series: Series, stack: Stack, *, tilt: Tilt = "keep", missing: Missing = "refuse", progress: Progress = silent
 ) -> Volume:
     """Read a stack whose headers are at hand; see `read_series`."""
-    _check_option("tilt", tilt, get_args(Tilt))
-    _check_option("missing", missing, get_args(Missing))
+    check_option("tilt", tilt, get_args(Tilt))
+    check_option("missing", missing, get_args(Missing))
     _refuse(series, missing)
     stack, history = _largest_run(stack)
     voxels = voxels_of(stack, progress)
@@ -85,12 +85,24 @@ def read_stack(
         _padding(stack),
         history,
     )
+    return with_tilt(volume, tilt)
+
+
+def with_tilt(volume: Volume, tilt: Tilt) -> Volume:
+    """The volume with its shear kept or resampled away."""
     return untilted(volume) if tilt == "resample" and volume.grid.is_sheared else volume
 
 
-def _check_option(name: str, value: str, accepted: tuple[str, ...]) -> None:
+def check_option(name: str, value: str | None, accepted: tuple[str | None, ...]) -> None:
+    """Refuse a word that is not among those accepted.
+
+    Raises
+    ------
+    OptionError
+        Naming the option, the value and what is accepted.
+    """
     if value not in accepted:
-        raise OptionError(f"{name} is one of {', '.join(accepted)}, not {value!r}.")
+        raise OptionError(f"{name} is one of {', '.join(filter(None, accepted))}, not {value!r}.")
 
 
 def _refuse(series: Series, missing: Missing) -> None:
@@ -129,7 +141,7 @@ def _largest_run(stack: Stack) -> tuple[Stack, tuple[str, ...]]:
     kept = (
         f"slices {start + 1} to {stop} of {len(stack)}, {stack.heights[start]:.2f} to {stack.heights[stop - 1]:.2f} mm"
     )
-    return stack.part(start, stop), (f"kept the longest run of equally distant slices: {kept}",)
+    return stack.chosen(range(start, stop)), (f"kept the longest run of equally distant slices: {kept}",)
 
 
 def _padding(stack: Stack) -> float | None:

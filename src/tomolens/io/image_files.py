@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomolens.core.errors import OptionError, ReadError
+from tomolens.core.progress import Progress, Step, silent
 from tomolens.core.volume import Unit, Volume
 from tomolens.io.itk_images import read_itk
 from tomolens.io.nifti import read_nifti
@@ -26,7 +27,7 @@ def image_suffix(path: Path) -> str:
     return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
 
 
-def read_image(path: Path, *, modality: str | None = None) -> Volume:
+def read_image(path: Path, *, modality: str | None = None, progress: Progress = silent) -> Volume:
     """Read one image file; see `tomolens.io.read.read_volume`.
 
     Raises
@@ -39,6 +40,7 @@ def read_image(path: Path, *, modality: str | None = None) -> Volume:
     if modality not in (None, *_MODALITIES):
         raise OptionError(f"modality is one of {', '.join(_MODALITIES)}, not {modality!r}.")
     read = read_nifti if image_suffix(path) in NIFTI_SUFFIXES else read_itk
+    progress(Step("read image", 0, 1))
     content = read(path)
     voxels, facts = content.voxels, content.trusted_facts
     if voxels.dtype == np.float32 and not np.isfinite(voxels).all():
@@ -49,6 +51,7 @@ def read_image(path: Path, *, modality: str | None = None) -> Volume:
         modality, why = _guess(voxels)
         history += (f"taken for {modality}: {path.name} does not say, and {why}",)
     unit = Unit.HU if modality == "CT" else Unit.ARBITRARY
+    progress(Step("read image", 1, 1))
     return Volume(voxels, content.grid, unit, modality, None, facts.get("padding"), history)
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from tomolens.core.errors import AmbiguousSource, ReadError
 from tomolens.core.progress import Progress, silent
-from tomolens.core.series import FolderScan, Series
+from tomolens.core.series import PassedOver, Series
 from tomolens.io.dicom_series import scan
-from tomolens.io.dicom_volume import Missing, Tilt, read_series, read_stack
+from tomolens.io.dicom_volume import Missing, Tilt, check_option, read_series, read_stack, with_tilt
 from tomolens.io.image_files import IMAGE_SUFFIXES, image_suffix, read_image
 
 if TYPE_CHECKING:
     from tomolens.core.volume import Volume
     from tomolens.io.dicom_stack import Stack
 
-_NAMED_REASONS = 3
+_NAMED_FILES = 3
+_NAMED_SERIES = 20
 
 
 def read_volume(
@@ -39,9 +41,9 @@ def read_volume(
     series_uid, part
         Which series of a DICOM folder; needed where it holds several. A scout beside them does not count.
     modality
-        What an image file shows, ``CT`` or ``MR``, where the file itself does not say. Without it a file with whole
-        numbers that go down to -900 or less is taken for CT in HU, anything else for MR; the guess stands in the
-        volume's history.
+        Of a DICOM folder, only series of this modality count. Of an image file, what it shows, ``CT`` or ``MR``, where
+        the file itself does not say. Without it, a file of whole numbers that go down to -900 or less is taken for CT
+        in HU, any other for MR; the guess stands in the volume's history.
     tilt, missing, progress
         See `tomolens.io.dicom_volume.read_series`.
 
@@ -53,26 +55,49 @@ def read_volume(
         If nothing there can be read.
     GeometryError
         If the slices are not one regular grid, or the image file does not say where it lies.
+    OptionError
+        If an option is not one of those accepted.
     """
     if isinstance(source, Series):
         return read_series(source, tilt=tilt, missing=missing, progress=progress)
     path = Path(source)
     if path.is_file() and image_suffix(path) in IMAGE_SUFFIXES:
-        return read_image(path, modality=modality)
-    series, stack = _chosen(path, series_uid, part, progress)
+        check_option("tilt", tilt, get_args(Tilt))
+        return with_tilt(read_image(path, modality=modality, progress=progress), tilt)
+    wish = _Wish(series_uid, part, modality)
+    series, stack = _chosen(path, wish, progress)
     return read_stack(series, stack, tilt=tilt, missing=missing, progress=progress)
 
 
-def _chosen(path: Path, uid: str | None, part: int | None, progress: Progress) -> tuple[Series, Stack]:
+@dataclass(frozen=True)
+class _Wish:
+    """Which series of a folder is wanted; None is any."""
+
+    uid: str | None
+    part: int | None
+    modality: str | None
+
+    def fits(self, series: Series) -> bool:
+        """Whether it can be this one."""
+        pairs = ((self.uid, series.uid), (self.part, series.part), (self.modality, series.modality))
+        return all(wanted in (None, given) for wanted, given in pairs)
+
+    def __str__(self) -> str:
+        names = (("SeriesInstanceUID", self.uid), ("part", self.part), ("modality", self.modality))
+        return ", ".join(f"{name} {value}" for name, value in names if value is not None)
+
+
+def _chosen(path: Path, wish: _Wish, progress: Progress) -> tuple[Series, Stack]:
     found, passed_over = scan(path, progress)
-    wanted = [pair for pair in found if uid in (None, pair[0].uid) and part in (None, pair[0].part)]
-    if len(wanted) > 1 and uid is None:
-        wanted = [pair for pair in wanted if not _is_scout(pair[0])] or wanted
+    fitting = [pair for pair in found if wish.fits(pair[0])]
+    wanted = [pair for pair in fitting if not _is_scout(pair[0])] or fitting
     if len(wanted) == 1:
         return wanted[0]
     if wanted:
         raise AmbiguousSource(_several(path, [series for series, _ in wanted]))
-    raise ReadError(_none(FolderScan(path, tuple(series for series, _ in found), passed_over), uid, part))
+    if found:
+        raise ReadError(f"{path} holds {len(found)} series, but none with {wish}.")
+    raise ReadError(_none(path, passed_over))
 
 
 def _is_scout(series: Series) -> bool:
@@ -80,16 +105,19 @@ def _is_scout(series: Series) -> bool:
 
 
 def _several(path: Path, series: list[Series]) -> str:
-    lines = "".join(f"\n  {s.label} [{s.uid or 'no SeriesInstanceUID'}]" for s in series)
-    return f"{path} holds {len(series)} series; choose one by series_uid (and part), or from find_series:{lines}"
+    lines = [f"\n  {s.label} [{s.uid or 'no SeriesInstanceUID'}]{_mark(s)}" for s in series[:_NAMED_SERIES]]
+    more = len(series) - _NAMED_SERIES
+    rest = f"\n  and {more} more" if more > 0 else ""
+    choose = "choose one by series_uid, part or modality, or from find_series"
+    return f"{path} holds {len(series)} series; {choose}:{''.join(lines)}{rest}"
 
 
-def _none(scan: FolderScan, uid: str | None, part: int | None) -> str:
-    if scan.series:
-        asked = f"{uid or 'any series'}{'' if part is None else f' part {part}'}"
-        return f"{scan.root} does not hold the series asked for ({asked}), but {len(scan)} others."
-    reasons = "; ".join(f"{p.path.name}: {p.reason}" for p in scan.passed_over[:_NAMED_REASONS])
-    more = len(scan.passed_over) - _NAMED_REASONS
-    return (
-        f"{scan.root} holds no image series. {reasons}{f'; and {more} more files' if more > 0 else ''}".rstrip() + "."
-    )
+def _mark(series: Series) -> str:
+    return "".join(f" {problem}" for problem in series.problems if problem.kind == "divided-series")
+
+
+def _none(path: Path, passed_over: tuple[PassedOver, ...]) -> str:
+    reasons = [f"{p.path.name}: {p.reason}" for p in passed_over[:_NAMED_FILES]]
+    more = len(passed_over) - _NAMED_FILES
+    rest = [f"and {more} more files"] if more > 0 else []
+    return f"{path} holds no image series. {'; '.join([*reasons, *rest])}".rstrip(". ") + "."
