@@ -2,10 +2,10 @@
 
     python benchmarks/detection.py [--shared ../shared/data] [--model NAME] [--cases 12]
 
-Prints four tables: the real scan LIDC-IDRI-0314; the sample phantom; held-out LIDC nodules inserted into a held-out real lung
-and into phantoms of other seeds, with the control of nodule-free balls pasted by the same recipe; seconds and memory from
-DICOM folder to findings. The baseline is the Laplacian of Gaussian, the blob detector of every textbook and of scikit-image,
-inside the same lung mask.
+Prints four tables: the real scan LIDC-IDRI-0314; the sample phantom; held-out LIDC nodules inserted into a held-out
+real lung and into phantoms of other seeds, with the control of nodule-free balls pasted by the same recipe; seconds and
+memory from DICOM folder to findings. The baseline is the Laplacian of Gaussian, the blob detector of every textbook and of
+scikit-image, inside the same lung mask.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tomolens.training.nodules import Donor, decoy, paste, turned
 from tomolens.training.sources import _cube_donors, _voi_donors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).parent.parent
 Find = "Callable[[Volume], Sequence[Finding]]"
@@ -45,7 +45,7 @@ PHANTOM_SEEDS = range(9000, 9012)
 
 @dataclass
 class Case:
-    """A volume with what is known in it: (centre LPS mm, diameter mm) of nodules, of what is not counted, of controls."""
+    """A volume and what is known in it: (centre LPS mm, diameter mm) of nodules, uncounted places, controls."""
 
     name: str
     volume: Volume
@@ -106,8 +106,16 @@ def real_scan(shared: Path, finders: dict[str, Find], threshold: float) -> None:
         rank = next((n for n, f in enumerate(findings) if hits(f, nodules)), None)
         false = [f for f in findings if f.score >= threshold and not hits(f, nodules) and not hits(f, ignored)]
         spared = sum(f.score >= threshold and not hits(f, nodules) and bool(hits(f, ignored)) for f in findings)
-        where = "not found" if rank is None else f"rank {rank + 1}, {away[rank]:.1f} mm from its centre, diameter {findings[rank].diameter_mm:.1f} mm"
-        at = f"; {len(false)} false positives and {spared} on excluded marks at the threshold" if name != "LoG blobs" else ""
+        where = (
+            "not found"
+            if rank is None
+            else f"rank {rank + 1}, {away[rank]:.1f} mm from its centre, diameter {findings[rank].diameter_mm:.1f} mm"
+        )
+        at = (
+            f"; {len(false)} false positives and {spared} on excluded marks at the threshold"
+            if name != "LoG blobs"
+            else ""
+        )
         print(f"  {name:24s} {where}, score {0 if rank is None else findings[rank].score:.2f}{at}")
     print()
 
@@ -115,7 +123,10 @@ def real_scan(shared: Path, finders: dict[str, Find], threshold: float) -> None:
 def marks(folder: Path) -> tuple[list[tuple[np.ndarray, float]], list[tuple[np.ndarray, float]]]:
     def of(file: str) -> list[tuple[np.ndarray, float]]:
         rows = pd.read_csv(folder / file)
-        return [(np.array([r.coordX, r.coordY, r.coordZ]), r.diameter_mm if r.diameter_mm > 0 else 10.0) for r in rows.itertuples()]
+        return [
+            (np.array([r.coordX, r.coordY, r.coordZ]), r.diameter_mm if r.diameter_mm > 0 else 10.0)
+            for r in rows.itertuples()
+        ]
 
     return of("annotations.csv"), of("annotations_excluded.csv")
 
@@ -127,23 +138,39 @@ def sample_phantom(finders: dict[str, Find], threshold: float) -> None:
     nodules = [(np.array(n["center_lps_mm"]), n["diameter_mm"]) for n in truth["nodules"]]
     print(f"sample phantom, {len(nodules)} nodules")
     for name, find in finders.items():
-        findings = [f for f in find(volume) if f.score >= threshold] if name != "LoG blobs" else find(volume)[: len(nodules)]
+        findings = (
+            [f for f in find(volume) if f.score >= threshold] if name != "LoG blobs" else find(volume)[: len(nodules)]
+        )
         found = {n for f in findings for n in hits(f, nodules)}
         solid = [n for n, t in enumerate(truth["nodules"]) if t["texture"] == "solid" and t["diameter_mm"] >= 5]
         false = sum(not hits(f, nodules) for f in findings)
         note = "" if name != "LoG blobs" else f" (its best {len(nodules)})"
-        print(f"  {name:24s} solid >= 5 mm {len(found & set(solid))}/{len(solid)}, all {len(found)}/{len(nodules)}, false positives {false}{note}")
+        print(
+            f"  {name:24s} solid >= 5 mm {len(found & set(solid))}/{len(solid)}, all {len(found)}/{len(nodules)}, false positives {false}{note}"
+        )
     print()
 
 
 def inserted(shared: Path, finders: dict[str, Find], cases: int) -> None:
-    donors = [d for d in (*_cube_donors(shared / "open/lidc_cubes51"), *_voi_donors(shared / "open/lidc_voi", lambda _: None)) if d.diameter_mm >= 4]
+    donors = [
+        d
+        for d in (*_cube_donors(shared / "open/lidc_cubes51"), *_voi_donors(shared / "open/lidc_voi", lambda _: None))
+        if d.diameter_mm >= 4
+    ]
     nodules, ignored = marks(shared / "open/ct")
     scan = read_volume(shared / "open/ct/LIDC-IDRI-0314")
     real = background_of_scan("LIDC-IDRI-0314", scan, nodules, ignored)
     print(f"held-out nodules of 4 mm and more ({len(donors)} donors), {NODULES_A_CASE} a case")
     table([case_of(real, donors, n) for n in range(cases)], finders, "real lung 0314")
-    phantoms = (background_of_scan(f"phantom-{s}", (p := chest_phantom(s)).volume, [(n.center_lps_mm, n.diameter_mm) for n in p.nodules], kind="phantom") for s in PHANTOM_SEEDS)
+    phantoms = (
+        background_of_scan(
+            f"phantom-{s}",
+            (p := chest_phantom(s)).volume,
+            [(n.center_lps_mm, n.diameter_mm) for n in p.nodules],
+            kind="phantom",
+        )
+        for s in PHANTOM_SEEDS
+    )
     table([case_of(background, donors, 1000 + n) for n, background in enumerate(phantoms)], finders, "phantom lungs")
     print()
 
@@ -156,7 +183,7 @@ def case_of(background: Background, donors: Sequence[Donor], number: int) -> Cas
     known = [(np.array(m.center_kji), m.diameter_mm, m.nodule) for m in background.marks]
     fresh: list[tuple[np.ndarray, float]] = []
     controls: list[tuple[np.ndarray, float]] = []
-    for turn in range(40 * NODULES_A_CASE):
+    for _ in range(40 * NODULES_A_CASE):
         wanted, kind = (fresh, "nodule") if len(fresh) < NODULES_A_CASE else (controls, "control")
         if len(controls) == NODULES_A_CASE // 2:
             break
@@ -167,7 +194,11 @@ def case_of(background: Background, donors: Sequence[Donor], number: int) -> Cas
             continue
         source = background.inner[rng.integers(len(background.inner))]
         free = all(np.linalg.norm(source - c) > d / 2 + 12 for c, d, _ in taken)
-        piece = turned(donors[rng.integers(len(donors))], rng) if kind == "nodule" else (decoy(background.voxels, source, rng) if free else None)
+        piece = (
+            turned(donors[rng.integers(len(donors))], rng)
+            if kind == "nodule"
+            else (decoy(background.voxels, source, rng) if free else None)
+        )
         pasted = paste(voxels, piece, at, background.thickness_mm, rng) if piece is not None else None
         if pasted is not None:
             wanted.append((np.array(pasted.center_kji), pasted.diameter_mm))
@@ -194,7 +225,9 @@ def table(cases: list[Case], finders: dict[str, Find], title: str) -> None:
             shown += len(case.controls)
         values = sensitivities(scored, total, len(cases))
         line = " ".join(f"{v:.2f}" for v in values)
-        print(f"  {name:24s} at {'/'.join(f'{r:g}' for r in RATES)} FP a scan: {line}; mean {np.mean(values):.3f}; centre error {np.median(errors or [np.nan]):.1f} mm; controls fired {fired}/{shown}")
+        print(
+            f"  {name:24s} at {'/'.join(f'{r:g}' for r in RATES)} FP a scan: {line}; mean {np.mean(values):.3f}; centre error {np.median(errors or [np.nan]):.1f} mm; controls fired {fired}/{shown}"
+        )
     sys.stdout.flush()
 
 

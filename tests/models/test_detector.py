@@ -33,7 +33,9 @@ def test_a_peak_is_read_at_its_offset_from_the_centre_of_its_cell() -> None:
 
 
 def test_peaks_come_surest_first_and_below_the_floor_none() -> None:
-    peaks = peaks_of(answer(((1, 1, 1), 0.3, (0, 0, 0), 5), ((6, 6, 6), 0.9, (0, 0, 0), 5), ((10, 1, 1), 0.01, (0, 0, 0), 5)))
+    peaks = peaks_of(
+        answer(((1, 1, 1), 0.3, (0, 0, 0), 5), ((6, 6, 6), 0.9, (0, 0, 0), 5), ((10, 1, 1), 0.01, (0, 0, 0), 5))
+    )
     np.testing.assert_allclose(peaks.scores, [0.9, 0.3], rtol=1e-5)
 
 
@@ -97,7 +99,9 @@ def test_an_expression_in_a_bundle_is_data_and_is_never_run(broken: Path, tmp_pa
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("folder", sorted(p.parent.parent for p in BUNDLES.glob("*/configs/metadata.json")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "folder", sorted(p.parent.parent for p in BUNDLES.glob("*/configs/metadata.json")), ids=lambda p: p.name
+)
 def test_every_shipped_model_is_whole_and_small(folder: Path) -> None:
     bundle = Bundle.open(folder)
     assert bundle.card.name == folder.name

@@ -18,7 +18,9 @@ def chest(shape=(50, 90, 120), spacing=(3.0, 3.0, 3.0), room_air=-1000) -> Volum
     texture = np.random.default_rng(0).normal(0, 90, shape)
     for side in (0.3, 0.7):
         lung = ((j - size[1] * 0.45) / (size[1] * 0.25)) ** 2 + ((i - size[2] * side) / (size[2] * 0.16)) ** 2 < 1
-        voxels[lung & (k > 4) & (k < size[0] - 4)] = (-850 + texture[lung & (k > 4) & (k < size[0] - 4)]).astype(np.int16)
+        voxels[lung & (k > 4) & (k < size[0] - 4)] = (-850 + texture[lung & (k > 4) & (k < size[0] - 4)]).astype(
+            np.int16
+        )
     voxels[:, int(size[1] * 0.86) : int(size[1] * 0.94), 5:-5] = -900
     return Volume(voxels, Grid.from_axes(shape, spacing, (-180.0, -130.0, -400.0)))
 

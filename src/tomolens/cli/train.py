@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from tomolens.core.progress import Step
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a model; publish a training run as a model folder.")
 
@@ -15,7 +18,9 @@ def detector(
     data: Annotated[Path, typer.Option(help="Folder with ct/, lidc_cubes51/ and lidc_voi/ (each may be absent).")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the run; one that was stopped is gone on with.")],
     seed: Annotated[int, typer.Option(help="Seed of the weights and of every patch.")] = 20,
-    rounds: Annotated[int, typer.Option(help="Rounds; after each, hard negatives are mined and a checkpoint is written.")] = 12,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds; after each, hard negatives are mined and a checkpoint is written.")
+    ] = 12,
     steps: Annotated[int, typer.Option(help="Batches a round.")] = 300,
     batch: Annotated[int, typer.Option(help="Patches of 64 mm a batch.")] = 8,
     phantoms: Annotated[int, typer.Option(help="Generated chests that are added to the data.")] = 12,
@@ -30,11 +35,11 @@ def detector(
       lidc_cubes51/cubes.npz           image (n, k, j, i) HU at 1 mm, mask, name; ratings.csv with Filename, texture
       lidc_voi/{image,mask}/*.nii.gz   nodules; metadata.csv with k (the file name) and Texture_value
 
-    OUT gets config.json, log.csv (loss by round) and checkpoint.pt. Call again with the same options to go on after a stop.
+    OUT gets config.json, log.csv (loss by round) and checkpoint.pt. Call again with the same options
+    to go on after a stop.
     """  # noqa: D301 - \b keeps typer from wrapping the table
     from rich.progress import Progress as Bars
 
-    from tomolens.core.progress import Step
     from tomolens.training.detector import TrainConfig, Trainer
     from tomolens.training.sources import load_training_data
 
@@ -56,7 +61,9 @@ def publish(
     run: Annotated[Path, typer.Argument(help="Folder that `tomolens train detector` wrote.")],
     card: Annotated[
         Path,
-        typer.Argument(help="JSON with name, version, summary, intended_use, trained_on, licence, default_min_score, figures."),
+        typer.Argument(
+            help="JSON with name, version, summary, intended_use, trained_on, licence, default_min_score, figures."
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Model folder to write; an older one there is replaced.")],
 ) -> None:

@@ -43,7 +43,7 @@ MIN_SEPARATION_MM = 5.0
 
 @dataclass(frozen=True)
 class Peaks:
-    """Local maxima of the network's answer, surest first: ``kji`` (n, 3) in input voxels, diameters in mm, scores 0-1."""
+    """Local maxima of the answer, surest first: ``kji`` (n, 3) in input voxels, diameters in mm, scores 0 to 1."""
 
     kji: NDArray[np.float64]
     diameters_mm: NDArray[np.float64]
@@ -62,9 +62,7 @@ def peaks_of(output: torch.Tensor, floor: float = FLOOR) -> Peaks:
     return Peaks(kji[kept], diameters[kept], scores[kept])
 
 
-def _apart(
-    kji: NDArray[np.float64], diameters: NDArray[np.float64], scores: NDArray[np.float64]
-) -> NDArray[np.int_]:
+def _apart(kji: NDArray[np.float64], diameters: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.int_]:
     """Surest first, without those whose centre lies in the sphere of a surer one (or within `MIN_SEPARATION_MM`)."""
     kept: list[int] = []
     for n in np.argsort(-scores, kind="stable"):

@@ -36,8 +36,8 @@ class Backend:
     def choose(cls, wish: str = "auto") -> Backend:
         """Resolve ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
-        ``auto`` takes the first CUDA GPU, else the CPU. bfloat16 is used on a GPU that has it and on a CPU with AVX512-BF16 or
-        AMX; float32 elsewhere.
+        ``auto`` takes the first CUDA GPU, else the CPU. bfloat16 is used on a GPU that has it and on a CPU with
+        AVX512-BF16 or AMX; float32 elsewhere.
 
         Raises
         ------
@@ -54,7 +54,9 @@ class Backend:
             raise OptionError(f"Device {wish!r} is not supported; accepted are auto, cpu, cuda and cuda:N.")
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             found = torch.cuda.device_count()
-            raise OptionError(f"Device {wish!r} is not in this machine: torch finds {found} CUDA GPUs. Use cpu or auto.")
+            raise OptionError(
+                f"Device {wish!r} is not in this machine: torch finds {found} CUDA GPUs. Use cpu or auto."
+            )
         return cls(device, torch.bfloat16 if _has_bfloat16(device) else torch.float32)
 
     @property
@@ -65,8 +67,8 @@ class Backend:
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 @dataclass
@@ -79,7 +81,9 @@ class Pass:
     notes: list[str] = field(default_factory=list)
 
     def over(self, image: torch.Tensor) -> torch.Tensor:
-        """(k, j, i) float32 to (channels, k/4, j/4, i/4) float32 on the CPU. Sizes are padded with air to multiples of 16.
+        """(k, j, i) float32 to (channels, k/4, j/4, i/4) float32 on the CPU.
+
+        Sizes are padded with air to multiples of 16.
 
         Raises
         ------
@@ -115,7 +119,8 @@ class Pass:
         self.progress(Step(text, 0, 0))
 
     def _slabs(self, padded: torch.Tensor, slab: int) -> torch.Tensor:
-        network = self.network.to(self.backend.device, self.backend.dtype, memory_format=torch.channels_last_3d)
+        network = self.network.to(self.backend.device, self.backend.dtype)
+        network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # torch's stub lacks it
         starts = range(0, len(padded), slab)
         parts = []
         with torch.inference_mode(), _reported(network, self.progress, len(starts)):
@@ -156,4 +161,3 @@ def _reported(network: nn.Module, progress: Progress, passes: int) -> Iterator[N
     finally:
         for hook in hooks:
             hook.remove()
-

@@ -1,14 +1,14 @@
 """Where the lungs are: a coarse mask that is fast and errs on the side of keeping a nodule.
 
-The mask is made at about 3 mm from block means. Air outside the body is what touches the image's side in a slice and is as
-thin as room air; what remains and is large, textured and as dark as lung is lung. The result is closed over nodules at the
-pleura, so that a finding's centre lies inside.
+The mask is made at about 3 mm from block means. Air outside the body is what touches the image's side in a slice and is
+as thin as room air; what remains and is large, textured and as dark as lung is lung. The result is closed over nodules
+at the pleura, so that a finding's centre lies inside.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,9 @@ from scipy import ndimage
 
 from tomolens.core.errors import ContractError
 from tomolens.core.grid import Grid
-from tomolens.core.volume import Volume
+
+if TYPE_CHECKING:
+    from tomolens.core.volume import Volume
 
 COARSE_MM = 3.0
 AIR_BELOW_HU = -400.0
@@ -53,7 +55,7 @@ class Lungs:
         return held
 
     def box_kji(self, grid: Grid, margin_mm: float) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """Start and shape, in voxels of ``grid`` (same axes), of the box around the mask with a margin, cut at the grid."""
+        """Start and shape, in voxels of ``grid`` (same axes), of the box around mask and margin, cut at the grid."""
         where = np.argwhere(self.mask)
         faces = np.stack([where.min(axis=0) - 0.5, where.max(axis=0) + 0.5])
         kji = grid.to_kji(self.grid.to_mm(faces))

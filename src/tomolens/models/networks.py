@@ -17,15 +17,15 @@ CELL_MM = 4.0
 """Edge of one output cell; the network's input has 1 mm voxels."""
 DEEPEST_STRIDE = 16
 """Input sizes are padded to multiples of this."""
-PRIOR_SCORE = 0.018
-"""Score of an untrained head (bias -4), so that training does not start by unlearning a million positives."""
+PRIOR_LOGIT = -4.0
+"""Logit of an untrained head (score 0.018), so that training does not start by unlearning a million positives."""
 
 
 class CenterNet(nn.Module):
     """One pass over a chest: for each 4 mm cell a nodule logit, the offset to its centre and its diameter.
 
-    Space-to-depth to 2 mm, four residual stages (2, 4, 8, 16 mm), a feature pyramid back to 4 mm and a convolutional head.
-    Centres as in Zhou et al., Objects as Points, 2019 (arXiv:1904.07850).
+    Space-to-depth to 2 mm, four residual stages (2, 4, 8, 16 mm), a feature pyramid back to 4 mm and a convolutional
+    head. Centres as in Zhou et al., Objects as Points, 2019 (arXiv:1904.07850).
 
     Input (n, 1, k, j, i), sizes multiples of 16. Output (n, 5, k/4, j/4, i/4): logit; offset (k, j, i) from the cell's
     centre in cells; natural logarithm of the diameter in cells.
@@ -41,9 +41,9 @@ class CenterNet(nn.Module):
             width = channel
         self.stages = nn.ModuleList(stages)
         self.pyramid = FeaturePyramidNetwork(3, list(deeper), pyramid)
-        self.head = nn.Sequential(_conv(pyramid, pyramid), nn.Conv3d(pyramid, 5, 1))
-        nn.init.constant_(self.head[1].bias, 0.0)
-        nn.init.constant_(self.head[1].bias[:1], float(torch.logit(torch.tensor(PRIOR_SCORE))))
+        answer = nn.Conv3d(pyramid, 5, 1)
+        answer.bias = nn.Parameter(torch.tensor([PRIOR_LOGIT, 0.0, 0.0, 0.0, 0.0]))
+        self.head = nn.Sequential(_conv(pyramid, pyramid), answer)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """See the class."""
@@ -91,7 +91,9 @@ def folded(network: nn.Module) -> nn.Module:
     """Fold each batch norm into the convolution before it, in place; for inference (about a fifth faster)."""
     network.eval()
     for block in network.modules():
-        if isinstance(block, Convolution) and isinstance(getattr(getattr(block, "adn", None), "N", None), nn.BatchNorm3d):
+        if isinstance(block, Convolution) and isinstance(
+            getattr(getattr(block, "adn", None), "N", None), nn.BatchNorm3d
+        ):
             block.conv = fuse_conv_bn_eval(block.conv, block.adn.N)
             block.adn.N = nn.Identity()
     return network

@@ -1,6 +1,7 @@
 """Volumes to tensors and back to places: the one home of that conversion, for inference and training alike.
 
-A network sees a chest in canonical order (superior, posterior, left) at 1 mm, clipped to a HU window and scaled to -1..1.
+A network sees a chest in canonical order (superior, posterior, left) at 1 mm, clipped to a HU window and scaled to
+-1..1.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _SLICES_AT_ONCE = 32
 def isotropic(volume: Volume, spacing_mm: float = NETWORK_MM) -> Volume:
     """A canonical volume resampled to cubic voxels, linear, float32 HU.
 
-    The outer faces of the first voxels coincide. A sheared grid (tilted gantry) comes back rectangular, over the box that
-    holds all of it; what it did not cover is air (-1024 HU).
+    The outer faces of the first voxels coincide. A sheared grid (tilted gantry) comes back rectangular, over the box
+    that holds all of it; what it did not cover is air (-1024 HU).
     """
     if volume.grid.is_sheared:
         return _unsheared(volume, spacing_mm)
@@ -62,12 +63,12 @@ def _interpolated(
     if abs(factors[0] - 1) < 1e-6:
         return plane[: shape[0]]
     columns = torch.from_numpy(plane).reshape(1, 1, len(voxels), -1)
-    return np.asarray(_scaled(columns, (factors[0], 1.0), (shape[0], columns.shape[-1]), "bilinear").numpy()).reshape(shape)
+    return np.asarray(_scaled(columns, (factors[0], 1.0), (shape[0], columns.shape[-1]), "bilinear").numpy()).reshape(
+        shape
+    )
 
 
-def _scaled(
-    images: torch.Tensor, factors: tuple[float, float], shape: tuple[int, int], mode: str
-) -> torch.Tensor:
+def _scaled(images: torch.Tensor, factors: tuple[float, float], shape: tuple[int, int], mode: str) -> torch.Tensor:
     """Torch's interpolation with the exact factors: output pixel o samples (o + 0.5) / factor - 0.5."""
     # nudged up so that torch's floor(n * factor) never falls one short of the grid; the shift is under 1e-6 voxel
     nudged = tuple(f * (1 + 1e-9) for f in factors)

@@ -24,7 +24,7 @@ from tomolens.models.detector import peaks_of
 from tomolens.models.inference import Backend, Pass
 from tomolens.models.networks import build, folded
 from tomolens.models.tensors import normalised
-from tomolens.training.patches import PatchRecipe, Patches
+from tomolens.training.patches import Patches, PatchRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,9 +122,11 @@ class Trainer:
         self.config, self.data, self.folder = config, data, folder
         self.backend = Backend.choose(device)
         torch.manual_seed(config.seed)
-        network = build(config.network, config.settings).to(memory_format=torch.channels_last_3d)
-        self.network = network.to(self.backend.device)
-        self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema**_EMA_EVERY), use_buffers=True)
+        network = build(config.network, config.settings)
+        network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # torch's stub lacks it
+        self.network: nn.Module = network.to(self.backend.device)
+        average = get_ema_multi_avg_fn(config.ema**_EMA_EVERY)  # type: ignore[no-untyped-call]
+        self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -132,12 +134,12 @@ class Trainer:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda n: min((n + 1) / warm, 0.5 + 0.5 * float(np.cos(np.pi * n / config.total_steps)))
         )
-        self.round = 0
+        self.round = self.skipped = 0
         self.mined: list[Places] = [[] for _ in data.backgrounds]
         self._resume()
 
     def run(self, progress: Progress = silent) -> None:
-        """Train to the last round. ``progress`` is told after each step and may raise to stop; the round is then lost."""
+        """Train to the last round; what ``progress`` raises stops the run and loses the round that was going on."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / CONFIG).write_text(self.config.to_json(), encoding="utf-8")
         while self.round < self.config.rounds:
@@ -172,9 +174,12 @@ class Trainer:
             output = self.network(image)
         score, box = detection_loss(output, batch)
         self.optimizer.zero_grad()
-        (score + box).backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimizer.step()
+        torch.autograd.backward(score + box)
+        # oneDNN's bfloat16 weight gradient is, rarely, not finite on tiny features: such a step is left out
+        if torch.isfinite(nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)):
+            self.optimizer.step()
+        else:
+            self.skipped += 1
         self.schedule.step()
         return float(score.detach()), float(box.detach())
 
@@ -191,20 +196,22 @@ class Trainer:
         file = self.folder / CHECKPOINT
         if not file.exists():
             return
-        saved = TrainConfig.from_json((self.folder / CONFIG).read_text(encoding="utf-8"))
-        if saved != self.config:
-            raise OptionError(f"{self.folder} holds a run with another configuration; choose another folder, or the same.")
+        if (self.folder / CONFIG).read_text(encoding="utf-8") != self.config.to_json():
+            raise OptionError(
+                f"{self.folder} holds a run with another configuration; choose another folder, or the same."
+            )
         state = torch.load(file, map_location=self.backend.device, weights_only=True)
         if len(state["mined"]) != len(self.mined):
             raise ReadError(f"{file} was trained on {len(state['mined'])} lungs, the data now hold {len(self.mined)}.")
         for name in ("network", "averaged", "optimizer", "schedule"):
             getattr(self, name).load_state_dict(state[name])
-        self.round, self.mined = state["round"], [[(k, j, i) for k, j, i in places] for places in state["mined"]]
+        self.round, self.skipped = state["round"], state["skipped"]
+        self.mined = [[(k, j, i) for k, j, i in places] for places in state["mined"]]
 
     def _save(self) -> None:
         state = {name: getattr(self, name).state_dict() for name in ("network", "averaged", "optimizer", "schedule")}
         with whole_file(self.folder / CHECKPOINT) as temporary:
-            torch.save({**state, "round": self.round, "mined": self.mined}, temporary)
+            torch.save({**state, "round": self.round, "skipped": self.skipped, "mined": self.mined}, temporary)
 
     def _log(self, score: float, box: float, seconds: float) -> None:
         file = self.folder / LOG
@@ -212,9 +219,9 @@ class Trainer:
         with file.open("a", newline="", encoding="utf-8") as stream:
             rows = csv.writer(stream)
             if new:
-                rows.writerow(["round", "steps", "score_loss", "box_loss", "mined", "seconds"])
-            mined = sum(map(len, self.mined))
-            rows.writerow([self.round, self.round * self.config.steps, f"{score:.4f}", f"{box:.4f}", mined, f"{seconds:.0f}"])
+                rows.writerow(["round", "steps", "score_loss", "box_loss", "mined", "skipped", "seconds"])
+            steps, mined = self.round * self.config.steps, sum(map(len, self.mined))
+            rows.writerow([self.round, steps, f"{score:.4f}", f"{box:.4f}", mined, self.skipped, f"{seconds:.0f}"])
 
 
 def false_peaks(network: nn.Module, background: Background, backend: Backend) -> Places:
@@ -230,6 +237,5 @@ def _is_unknown(place: Sequence[float], background: Background) -> bool:
         if not background.lungs.holds(background.grid.to_mm([place]))[0]:
             return False
     return all(
-        np.linalg.norm(np.subtract(place, m.center_kji)) > m.diameter_mm / 2 + _MARK_MARGIN_MM
-        for m in background.marks
+        np.linalg.norm(np.subtract(place, m.center_kji)) > m.diameter_mm / 2 + _MARK_MARGIN_MM for m in background.marks
     )

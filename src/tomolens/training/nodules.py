@@ -1,9 +1,9 @@
 """Nodules cut out of scans by their masks and blended into other lungs.
 
 A nodule is taken with one millimetre of its rim, turned, scaled and made denser or thinner; the parenchyma around it is
-matched to the new place, and it is blurred as thick slices would blur it. Where it meets chest wall or vessels the denser
-of both is kept. Decoys, balls of other lungs without a nodule, are pasted by the same recipe so that a network cannot learn
-the seam.
+matched to the new place, and it is blurred as thick slices would blur it. Where it meets chest wall or vessels the
+denser of both is kept. Decoys, balls of other lungs without a nodule, are pasted by the same recipe so that a network
+cannot learn the seam.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ MAX_DIAMETER_MM = 32.0
 class Donor:
     """A nodule with its surroundings, 1 mm, canonical order.
 
-    ``voxels`` is HU, ``mask`` the nodule (0 or 1), both (k, j, i); ``texture`` is LIDC's rating, 1 ground glass to 5 solid.
+    ``voxels`` is HU, ``mask`` the nodule (0 or 1), both (k, j, i); ``texture`` is LIDC's rating, 1 ground glass to 5
+    solid.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Donor:
 
 
 def donor_of(name: str, voxels: NDArray[Any], mask: NDArray[Any], texture: int) -> Donor:
-    """Crop a nodule (1 mm, canonical) to its mask with a rim of five voxels, repeating the edge where the image ends."""
+    """Crop a nodule (1 mm, canonical) to its mask and a rim of 5 voxels; the edge is repeated where the image ends."""
     room = 5
     image = np.pad(np.asarray(voxels, np.float32), room, mode="edge")
     padded = np.pad(np.asarray(mask, np.float32), room)
@@ -93,9 +94,9 @@ def turned(donor: Donor, rng: Generator) -> Piece:
     center = (np.asarray(donor.mask.shape) - 1) / 2
     inverse = rotation.T / scale
     offset = center - inverse @ np.full(3, half)
-    shape = (2 * half + 1,) * 3
-    mask = ndimage.affine_transform(donor.mask, inverse, offset, shape, np.float32, order=1)
-    voxels = ndimage.affine_transform(donor.voxels, inverse, offset, shape, np.float32, order=1, mode="nearest")
+    shape = (2 * half + 1, 2 * half + 1, 2 * half + 1)
+    mask = ndimage.affine_transform(donor.mask, inverse, offset, shape, order=1)
+    voxels = ndimage.affine_transform(donor.voxels, inverse, offset, shape, order=1, mode="nearest")
     solid = mask > 0.5
     if solid.sum() < 8:
         solid = mask > 0.25 * float(mask.max())
@@ -154,8 +155,8 @@ def paste(
 ) -> Pasted | None:
     """Blend a piece into (k, j, i) HU, in place, its cube's middle at the voxel ``at_kji``.
 
-    What reaches beyond the target is cut. Where less than a third of the piece can be seen (it drowned in the chest wall or
-    in a vessel) nothing is changed and None is returned.
+    What reaches beyond the target is cut. Where less than a third of the piece can be seen (it drowned in the chest
+    wall or in a vessel) nothing is changed and None is returned.
     """
     half = piece.alpha.shape[0] // 2
     low = np.asarray(at_kji, int) - half

@@ -33,8 +33,8 @@ class PatchRecipe:
     """How patches are drawn; shares are of all patches.
 
     ``kinds`` is the share of each kind of background. ``inserted`` of the patches get one or two nodules, ``decoys`` of
-    them a ball of another lung, ``mined`` of those without inserted nodules are centred on a hard negative, and ``real``
-    of them on a real nodule.
+    them a ball of another lung, ``mined`` of those without inserted nodules are centred on a hard negative, and
+    ``real`` of them on a real nodule.
     """
 
     edge: int = 64
@@ -110,9 +110,9 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
             return place + jitter, place
         nodules = [mark for mark in background.marks if mark.nodule]
         if nodules and rng.random() < self._real_share(background):
-            return np.asarray(nodules[rng.integers(len(nodules))].center_kji) + jitter, None
+            return np.asarray(nodules[int(rng.integers(len(nodules)))].center_kji) + jitter, None
         if self.mined[number] and rng.random() < self.recipe.mined:
-            return np.asarray(self.mined[number][rng.integers(len(self.mined[number]))]) + jitter / 2, None
+            return np.asarray(self.mined[number][int(rng.integers(len(self.mined[number])))]) + jitter / 2, None
         return _place(background, self.recipe.near_wall, rng) + jitter, None
 
     def _real_share(self, background: Background) -> float:
@@ -129,7 +129,9 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
     ) -> list[Mark]:
         marks: list[Mark] = []
         for number in range(1 + (rng.random() < 0.35)):
-            at = (place if number == 0 and place is not None else _place(background, self.recipe.near_wall, rng)) - corner
+            at = (
+                place if number == 0 and place is not None else _place(background, self.recipe.near_wall, rng)
+            ) - corner
             piece = turned(self._donor(rng), rng)
             if _is_free(at, piece.diameter_mm, [*known, *marks]) and _inside(at, voxels.shape[0]):
                 pasted = paste(voxels, piece, np.round(at), background.thickness_mm, rng)
@@ -139,11 +141,8 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
 
     def _donor(self, rng: Generator) -> Donor:
         """Any donor, those below 10 mm twice as often: they are what a scan mostly holds."""
-        for _ in range(2):
-            donor = self.donors[rng.integers(len(self.donors))]
-            if donor.diameter_mm < 10:
-                break
-        return donor
+        first, second = (self.donors[int(n)] for n in rng.integers(len(self.donors), size=2))
+        return first if first.diameter_mm < 10 else second
 
     def _paste_decoy(
         self,
@@ -164,9 +163,9 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
 
 
 def target_of(marks: Sequence[Mark], edge: int, valid: NDArray[np.bool_]) -> Target:
-    """The answer for a patch of ``edge`` voxels: the cells nearest to each nodule are positive, those around it uncounted."""
+    """The answer for a patch: the cells nearest to each nodule are positive, the others around it are not counted."""
     cells = round(edge / CELL_MM)
-    centers = (np.stack(np.indices((cells,) * 3), -1) + 0.5) * CELL_MM - 0.5
+    centers = (np.moveaxis(np.indices((cells, cells, cells)), 0, -1) + 0.5) * CELL_MM - 0.5
     positive = np.zeros((cells,) * 3, bool)
     counted = valid.reshape(cells, int(CELL_MM), cells, int(CELL_MM), cells, int(CELL_MM)).all(axis=(1, 3, 5))
     box = np.zeros((4, cells, cells, cells), np.float32)
@@ -176,10 +175,11 @@ def target_of(marks: Sequence[Mark], edge: int, valid: NDArray[np.bool_]) -> Tar
         counted &= distance > reach
     for mark in (m for m in marks if m.nodule and _inside(np.asarray(m.center_kji), edge)):
         distance = np.linalg.norm(centers - mark.center_kji, axis=-1)
-        nearest = np.unravel_index(np.argsort(distance, axis=None)[:POSITIVE_CELLS], distance.shape)
-        positive[nearest] = True
-        box[:3, *nearest] = (np.asarray(mark.center_kji) - centers[nearest]).T / CELL_MM
-        box[3][nearest] = np.log(mark.diameter_mm / CELL_MM)
+        nearest = np.argsort(distance, axis=None)[:POSITIVE_CELLS]
+        positive.reshape(-1)[nearest] = True
+        flat = box.reshape(4, -1)
+        flat[:3, nearest] = (np.asarray(mark.center_kji) - centers.reshape(-1, 3)[nearest]).T / CELL_MM
+        flat[3, nearest] = np.log(mark.diameter_mm / CELL_MM)
     return Target(positive, counted | positive, box)
 
 
@@ -191,16 +191,18 @@ def _chances(backgrounds: Sequence[Background], recipe: PatchRecipe) -> NDArray[
         of_kind = np.array([b.kind == kind for b in backgrounds])
         if of_kind.any():
             chances[of_kind] = share * room[of_kind] / room[of_kind].sum()
-    return chances / chances.sum()
+    return np.asarray(chances / chances.sum())
 
 
 def _place(background: Background, near_wall: float, rng: Generator) -> NDArray[np.float64]:
     close = len(background.near_wall) and (not len(background.inner) or rng.random() < near_wall)
     places = background.near_wall if close else background.inner
-    return places[rng.integers(len(places))] + rng.uniform(-1, 1, 3)
+    return np.asarray(places[rng.integers(len(places))] + rng.uniform(-1, 1, 3))
 
 
-def _cut(voxels: NDArray[np.int16], corner: NDArray[np.int_], edge: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _cut(
+    voxels: NDArray[np.int16], corner: NDArray[np.int_], edge: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """A cube of ``edge`` voxels, mirrored where it leaves the background, and where it does not."""
     index = [np.arange(a, a + edge) for a in corner]
     inside = [(i >= 0) & (i < n) for i, n in zip(index, voxels.shape, strict=True)]
@@ -233,7 +235,7 @@ def _flipped(
     """Flip each axis or not, and swap rows and columns or not."""
     places = np.array([m.center_kji for m in marks]).reshape(-1, 3)
     for axis in np.flatnonzero(rng.random(3) < 0.5):
-        voxels, valid = np.flip(voxels, axis), np.flip(valid, axis)
+        voxels, valid = np.flip(voxels, int(axis)), np.flip(valid, int(axis))
         places[:, axis] = voxels.shape[axis] - 1 - places[:, axis]
     if rng.random() < 0.5:
         voxels, valid, places = voxels.swapaxes(1, 2), valid.swapaxes(1, 2), places[:, [0, 2, 1]]

@@ -51,7 +51,9 @@ class Publication:
         try:
             return cls(**json.loads(file.read_text(encoding="utf-8")))
         except (TypeError, ValueError) as wrong:
-            raise OptionError(f"{file} is no publication ({wrong}); it has the fields {list(cls.__annotations__)}.") from wrong
+            raise OptionError(
+                f"{file} is no publication ({wrong}); it has the fields {list(cls.__annotations__)}."
+            ) from wrong
 
 
 def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
@@ -84,9 +86,9 @@ def _write(file: Path, text: str) -> None:
 
 
 def _weights(averaged: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The averaged weights in half precision (half the size; the scores change in the fourth digit)."""
+    """The averaged weights: kernels in half precision (half the size), norms in single (their variances overflow half)."""
     return {
-        name.removeprefix(AVERAGED): tensor.half().contiguous() if tensor.is_floating_point() else tensor
+        name.removeprefix(AVERAGED): (tensor.half() if tensor.ndim > 1 else tensor).contiguous()
         for name, tensor in averaged.items()
         if name.startswith(AVERAGED)
     }

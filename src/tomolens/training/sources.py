@@ -2,7 +2,8 @@
 
 The folder is laid out so (each part may be absent, but not all)::
 
-    ct/*.nii.gz                      chest CT in HU; annotations.csv and annotations_excluded.csv beside them, as in LUNA16:
+    ct/*.nii.gz                      chest CT in HU; annotations.csv and annotations_excluded.csv beside them, as in
+    LUNA16:
                                      volume, coordX, coordY, coordZ (LPS mm), diameter_mm (negative where unknown)
     lidc_cubes51/cubes.npz           image (n, k, j, i) HU at 1 mm, mask, name; ratings.csv with Filename, texture
     lidc_voi/{image,mask}/*.nii.gz   nodules at native spacing; metadata.csv with k (file name), Texture_value
@@ -27,6 +28,7 @@ from tomolens.training.nodules import Donor, donor_from_volume, donor_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+_MARK_COLUMNS = ("volume", "coordX", "coordY", "coordZ", "diameter_mm")
 _UNKNOWN_DIAMETER_MM = 10.0
 """LUNA16's reading of a negative diameter."""
 
@@ -48,11 +50,13 @@ def load_training_data(folder: Path, phantom_seeds: Sequence[int], progress: Pro
         If the folder holds no scan or no nodule.
     """
     backgrounds = [*_scans(folder / "ct", progress), *_cubes(folder / "lidc_cubes51")]
-    donors = [d for d in (*_cube_donors(folder / "lidc_cubes51"), *_voi_donors(folder / "lidc_voi", progress)) if d.is_usable]
+    donors = [
+        d for d in (*_cube_donors(folder / "lidc_cubes51"), *_voi_donors(folder / "lidc_voi", progress)) if d.is_usable
+    ]
     if not backgrounds or not donors:
         raise ReadError(
-            f"{folder} holds {len(backgrounds)} lungs and {len(donors)} nodules; training needs some of both, laid out as "
-            "`tomolens train detector --help` says."
+            f"{folder} holds {len(backgrounds)} lungs and {len(donors)} nodules; training needs some "
+            "of both, laid out as `tomolens train detector --help` says."
         )
     return TrainingData((*backgrounds, *_phantoms(phantom_seeds, progress)), tuple(donors))
 
@@ -71,10 +75,9 @@ def _marks(file: Path) -> dict[str, list[tuple[tuple[float, float, float], float
     marks: dict[str, list[tuple[tuple[float, float, float], float]]] = {}
     if not file.exists():
         return marks
-    for row in pd.read_csv(file).itertuples():
-        diameter = float(row.diameter_mm)
-        center = (float(row.coordX), float(row.coordY), float(row.coordZ))
-        marks.setdefault(str(row.volume), []).append((center, diameter if diameter > 0 else _UNKNOWN_DIAMETER_MM))
+    table = pd.read_csv(file)
+    for name, x, y, z, diameter in zip(*(table[column].tolist() for column in _MARK_COLUMNS), strict=True):
+        marks.setdefault(str(name), []).append(((x, y, z), diameter if diameter > 0 else _UNKNOWN_DIAMETER_MM))
     return marks
 
 
@@ -106,10 +109,10 @@ def _voi_donors(folder: Path, progress: Progress) -> Iterator[Donor]:
     if not (folder / "metadata.csv").exists():
         return
     table = pd.read_csv(folder / "metadata.csv")
-    for done, row in enumerate(table.itertuples()):
+    for done, (name, texture) in enumerate(zip(table["k"].tolist(), table["Texture_value"].tolist(), strict=True)):
         progress(Step("read nodules", done, len(table)))
-        image, mask = (read_volume(folder / part / f"{row.k}.nii.gz", modality="CT") for part in ("image", "mask"))
-        yield donor_from_volume(str(row.k), image, mask, int(row.Texture_value))
+        image, mask = (read_volume(folder / part / f"{name}.nii.gz", modality="CT") for part in ("image", "mask"))
+        yield donor_from_volume(name, image, mask, int(texture))
 
 
 def _phantoms(seeds: Sequence[int], progress: Progress) -> Iterator[Background]:
