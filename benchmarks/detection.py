@@ -1,73 +1,76 @@
 """How good and how fast the nodule detector is, on data it was never trained on, beside a classical blob detector.
 
-    python benchmarks/detection.py [--shared ../shared/data] [--model NAME] [--cases 12]
+    python benchmarks/detection.py [--shared ../shared/data] [--model NAME] [--cases 12] [--phantoms 6]
 
 Prints four tables: the real scan LIDC-IDRI-0314; the sample phantom; held-out LIDC nodules inserted into a held-out
 real lung and into phantoms of other seeds, with the control of nodule-free balls pasted by the same recipe; seconds and
-memory from DICOM folder to findings. The baseline is the Laplacian of Gaussian, the blob detector of every textbook and of
-scikit-image, inside the same lung mask.
+memory from DICOM folder to findings. The baseline is the Laplacian of Gaussian, the blob detector of every textbook and
+of scikit-image, inside the same lung mask; its threshold is set to its best case, as many marks as there are nodules.
+
+A finding hits a nodule when its centre lies strictly inside the nodule's sphere (LUNA16's rule); marks on excluded
+places are neither hits nor false positives.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import ndimage
 
-from tomolens import detect_nodules, load_detector, read_volume
-from tomolens.core.finding import Finding
-from tomolens.core.volume import Volume
+from tomolens import Finding, Volume, detect_nodules, load_detector, read_volume
 from tomolens.models.detector import NoduleDetector, peak_memory_mb
 from tomolens.models.lungs import find_lungs
 from tomolens.models.tensors import isotropic
 from tomolens.phantoms.chest import chest_phantom
 from tomolens.training.backgrounds import Background, background_of_scan
 from tomolens.training.nodules import Donor, decoy, paste, turned
-from tomolens.training.sources import _cube_donors, _voi_donors
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from tomolens.training.sources import nodule_donors, read_marks
 
 ROOT = Path(__file__).parent.parent
-Find = "Callable[[Volume], Sequence[Finding]]"
+SAMPLE = ROOT / "sample_volumes"
+BASELINE = "Laplacian of Gaussian"
 RATES = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 NODULES_A_CASE = 8
-PHANTOM_SEEDS = range(9000, 9012)
+CONTROLS_A_CASE = 4
+FIRST_PHANTOM_SEED = 9000
+
+Find = Callable[[Volume], Sequence[Finding]]
+Known = list[tuple[NDArray[np.float64], float]]
 
 
 @dataclass
 class Case:
-    """A volume and what is known in it: (centre LPS mm, diameter mm) of nodules, uncounted places, controls."""
+    """A volume and what is known in it, as (centre LPS mm, diameter mm)."""
 
-    name: str
     volume: Volume
-    nodules: list[tuple[np.ndarray, float]]
-    ignored: list[tuple[np.ndarray, float]] = field(default_factory=list)
-    controls: list[tuple[np.ndarray, float]] = field(default_factory=list)
+    nodules: Known
+    ignored: Known = field(default_factory=list)
+    controls: Known = field(default_factory=list)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--model", default=None)
     parser.add_argument("--cases", type=int, default=12, help="real-lung cases with inserted nodules")
-    arguments = parser.parse_args()
-    model = load_detector(arguments.model, device="cpu")
-    finders = {model.card.name: lambda v: model.detect(v)[0], "LoG blobs": log_blobs}
+    parser.add_argument("--phantoms", type=int, default=6, help="phantom-lung cases")
+    wishes = parser.parse_args()
+    model = load_detector(wishes.model, device="cpu")
     threshold = model.card.default_min_score
-    print(f"model {model.card.name} {model.card.version}, default threshold {threshold}, {model.backend.precision}\n")
-    real_scan(arguments.shared, finders, threshold)
+    print(f"{model.card.name} {model.card.version}, default threshold {threshold}, {model.backend.precision}\n")
+    finders: dict[str, Find] = {model.card.name: lambda v: model.detect(v)[0], BASELINE: log_blobs}
+    speed(wishes.shared, model)
+    real_scan(wishes.shared, finders, threshold)
     sample_phantom(finders, threshold)
-    inserted(arguments.shared, finders, arguments.cases)
-    speed(arguments.shared, model)
+    inserted(wishes.shared, finders, wishes.cases, wishes.phantoms)
 
 
 def log_blobs(volume: Volume) -> list[Finding]:
@@ -76,188 +79,177 @@ def log_blobs(volume: Volume) -> list[Finding]:
     lungs = find_lungs(scan)
     box = isotropic(scan.cropped(*lungs.box_kji(scan.grid, 8.0)))
     image = np.clip(box.voxels, -1000, 200) / 1200
-    sigmas = (1.5, 2.2, 3.2, 4.6, 6.6)
+    sigmas = np.array([1.5, 2.2, 3.2, 4.6, 6.6])
     stack = np.stack([-(s**2) * ndimage.gaussian_laplace(image, s) for s in sigmas])
     best = stack.max(axis=0)
     peaks = np.argwhere((ndimage.maximum_filter(best, 5) == best) & (best > 0.1))
     places = box.grid.to_mm(peaks)
-    held = lungs.holds(places)
-    scores, scale = best[tuple(peaks.T)], stack.argmax(axis=0)[tuple(peaks.T)]
-    found = [
-        Finding(tuple(p), 2 * np.sqrt(3) * sigmas[n], float(min(s, 1)))
-        for p, s, n, h in zip(places, scores, scale, held, strict=True)
-        if h
-    ]
-    return sorted(found, key=lambda f: -f.score)[:100]
+    peaks, places = peaks[lungs.holds(places)], places[lungs.holds(places)]
+    scores = best[tuple(peaks.T)].clip(0, 1)
+    diameters = 2 * np.sqrt(3) * sigmas[stack.argmax(axis=0)[tuple(peaks.T)]]
+    order = np.argsort(-scores)[:100]
+    return [Finding(tuple(places[n].tolist()), float(diameters[n]), float(scores[n])) for n in order]
 
 
-def hits(finding: Finding, known: Sequence[tuple[np.ndarray, float]]) -> list[int]:
-    """The known places whose sphere strictly holds the finding's centre (LUNA16's rule)."""
-    return [n for n, (c, d) in enumerate(known) if np.sum(np.subtract(finding.center_lps_mm, c) ** 2) < (d / 2) ** 2]
+def hits(finding: Finding, known: Known) -> list[int]:
+    """The known places whose sphere strictly holds the finding's centre."""
+    away = [np.linalg.norm(np.subtract(finding.center_lps_mm, center)) for center, _ in known]
+    return [n for n, (_, diameter) in enumerate(known) if away[n] < diameter / 2]
+
+
+def kept_by(name: str, findings: Sequence[Finding], threshold: float, best: int) -> list[Finding]:
+    """What a user sees: findings at the model's threshold; for the baseline its surest, as many as there are nodules."""
+    return list(findings[:best]) if name == BASELINE else [f for f in findings if f.score >= threshold]
 
 
 def real_scan(shared: Path, finders: dict[str, Find], threshold: float) -> None:
-    volume = read_volume(shared / "open/ct/LIDC-IDRI-0314")
-    nodules, ignored = marks(shared / "open/ct")
-    print("LIDC-IDRI-0314, one accepted nodule of 15.5 mm (excluded marks are neither)")
+    folder = shared / "open/ct"
+    volume = read_volume(folder / "LIDC-IDRI-0314")
+    nodules = as_known(read_marks(folder / "annotations.csv"))
+    ignored = as_known(read_marks(folder / "annotations_excluded.csv"))
+    print("LIDC-IDRI-0314, one accepted nodule of 15.5 mm")
     for name, find in finders.items():
         findings = find(volume)
-        away = [float(np.linalg.norm(np.subtract(f.center_lps_mm, nodules[0][0]))) for f in findings]
         rank = next((n for n, f in enumerate(findings) if hits(f, nodules)), None)
-        false = [f for f in findings if f.score >= threshold and not hits(f, nodules) and not hits(f, ignored)]
-        spared = sum(f.score >= threshold and not hits(f, nodules) and bool(hits(f, ignored)) for f in findings)
-        where = (
-            "not found"
-            if rank is None
-            else f"rank {rank + 1}, {away[rank]:.1f} mm from its centre, diameter {findings[rank].diameter_mm:.1f} mm"
+        seen = [f for f in kept_by(name, findings, threshold, 1) if not hits(f, nodules)]
+        spared = sum(bool(hits(f, ignored)) for f in seen)
+        where = "not found" if rank is None else described(findings[rank], rank, nodules[0][0])
+        print(
+            f"  {name:24s} {where}; at the threshold {len(seen) - spared} false positives, {spared} on excluded marks"
         )
-        at = (
-            f"; {len(false)} false positives and {spared} on excluded marks at the threshold"
-            if name != "LoG blobs"
-            else ""
-        )
-        print(f"  {name:24s} {where}, score {0 if rank is None else findings[rank].score:.2f}{at}")
     print()
 
 
-def marks(folder: Path) -> tuple[list[tuple[np.ndarray, float]], list[tuple[np.ndarray, float]]]:
-    def of(file: str) -> list[tuple[np.ndarray, float]]:
-        rows = pd.read_csv(folder / file)
-        return [
-            (np.array([r.coordX, r.coordY, r.coordZ]), r.diameter_mm if r.diameter_mm > 0 else 10.0)
-            for r in rows.itertuples()
-        ]
+def described(finding: Finding, rank: int, center: NDArray[np.float64]) -> str:
+    away = float(np.linalg.norm(np.subtract(finding.center_lps_mm, center)))
+    return (
+        f"rank {rank + 1}, score {finding.score:.2f}, {away:.1f} mm off centre, diameter {finding.diameter_mm:.1f} mm"
+    )
 
-    return of("annotations.csv"), of("annotations_excluded.csv")
+
+def as_known(marks: dict[str, list[tuple[tuple[float, float, float], float]]]) -> Known:
+    return [(np.array(center), diameter) for listed in marks.values() for center, diameter in listed]
 
 
 def sample_phantom(finders: dict[str, Find], threshold: float) -> None:
-    truth_file = next((ROOT / "sample_volumes").glob("*chest*.json"))
-    truth = json.loads(truth_file.read_text())
-    volume = read_volume(ROOT / "sample_volumes" / truth["dicom"])
-    nodules = [(np.array(n["center_lps_mm"]), n["diameter_mm"]) for n in truth["nodules"]]
-    print(f"sample phantom, {len(nodules)} nodules")
+    truth = json.loads((SAMPLE / "chest_ct.json").read_text())
+    volume = read_volume(SAMPLE / "chest_ct")
+    nodules = [(np.array(n["center_lps_mm"]), float(n["diameter_mm"])) for n in truth["nodules"]]
+    solid = {n for n, t in enumerate(truth["nodules"]) if t["texture"] == "solid" and t["diameter_mm"] >= 5}
+    print(f"sample phantom, {len(nodules)} nodules, {len(solid)} of them solid and 5 mm or more")
     for name, find in finders.items():
-        findings = (
-            [f for f in find(volume) if f.score >= threshold] if name != "LoG blobs" else find(volume)[: len(nodules)]
-        )
+        findings = kept_by(name, find(volume), threshold, len(nodules))
         found = {n for f in findings for n in hits(f, nodules)}
-        solid = [n for n, t in enumerate(truth["nodules"]) if t["texture"] == "solid" and t["diameter_mm"] >= 5]
         false = sum(not hits(f, nodules) for f in findings)
-        note = "" if name != "LoG blobs" else f" (its best {len(nodules)})"
         print(
-            f"  {name:24s} solid >= 5 mm {len(found & set(solid))}/{len(solid)}, all {len(found)}/{len(nodules)}, false positives {false}{note}"
+            f"  {name:24s} solid {len(found & solid)}/{len(solid)}, all {len(found)}/{len(nodules)}, {false} false positives"
         )
     print()
 
 
-def inserted(shared: Path, finders: dict[str, Find], cases: int) -> None:
-    donors = [
-        d
-        for d in (*_cube_donors(shared / "open/lidc_cubes51"), *_voi_donors(shared / "open/lidc_voi", lambda _: None))
-        if d.diameter_mm >= 4
-    ]
-    nodules, ignored = marks(shared / "open/ct")
-    scan = read_volume(shared / "open/ct/LIDC-IDRI-0314")
-    real = background_of_scan("LIDC-IDRI-0314", scan, nodules, ignored)
-    print(f"held-out nodules of 4 mm and more ({len(donors)} donors), {NODULES_A_CASE} a case")
-    table([case_of(real, donors, n) for n in range(cases)], finders, "real lung 0314")
-    phantoms = (
-        background_of_scan(
-            f"phantom-{s}",
-            (p := chest_phantom(s)).volume,
-            [(n.center_lps_mm, n.diameter_mm) for n in p.nodules],
-            kind="phantom",
-        )
-        for s in PHANTOM_SEEDS
-    )
-    table([case_of(background, donors, 1000 + n) for n, background in enumerate(phantoms)], finders, "phantom lungs")
-    print()
+def inserted(shared: Path, finders: dict[str, Find], cases: int, phantoms: int) -> None:
+    donors = [d for d in nodule_donors(shared / "open") if d.diameter_mm >= 4]
+    marks = [read_marks(shared / "open/ct" / f"annotations{x}.csv")["LIDC-IDRI-0314"] for x in ("", "_excluded")]
+    real = background_of_scan("LIDC-IDRI-0314", read_volume(shared / "open/ct/LIDC-IDRI-0314"), *marks)
+    print(f"held-out nodules of 4 mm and more ({len(donors)} of them), {NODULES_A_CASE} a case")
+    froc("real lung 0314", (case_of(real, donors, n) for n in range(cases)), finders)
+    seeds = range(FIRST_PHANTOM_SEED, FIRST_PHANTOM_SEED + phantoms)
+    froc("phantom lungs", (case_of(phantom_lung(seed), donors, seed) for seed in seeds), finders)
+
+
+def phantom_lung(seed: int) -> Background:
+    phantom = chest_phantom(seed)
+    nodules = [(n.center_lps_mm, n.diameter_mm) for n in phantom.nodules]
+    return background_of_scan(f"phantom-{seed}", phantom.volume, nodules, kind="phantom")
 
 
 def case_of(background: Background, donors: Sequence[Donor], number: int) -> Case:
-    """Insert nodules and nodule-free balls at free places of a lung."""
+    """Insert nodules, then nodule-free balls, at free places of a lung."""
     rng = np.random.default_rng((77, number))
     voxels = background.voxels.astype(np.float32)
-    grid = background.grid
-    known = [(np.array(m.center_kji), m.diameter_mm, m.nodule) for m in background.marks]
-    fresh: list[tuple[np.ndarray, float]] = []
-    controls: list[tuple[np.ndarray, float]] = []
-    for _ in range(40 * NODULES_A_CASE):
-        wanted, kind = (fresh, "nodule") if len(fresh) < NODULES_A_CASE else (controls, "control")
-        if len(controls) == NODULES_A_CASE // 2:
+    taken: Known = [(np.array(m.center_kji), m.diameter_mm) for m in background.marks]
+    old = [(c, max(d, 6.0)) for c, d in taken]
+    nodules: Known = []
+    controls: Known = []
+    for _ in range(400):
+        if len(nodules) == NODULES_A_CASE and len(controls) == CONTROLS_A_CASE:
             break
-        places = background.near_wall if rng.random() < 0.4 else background.inner
-        at = places[rng.integers(len(places))].astype(float)
-        taken = [*known, *((c, d, True) for c, d in (*fresh, *controls))]
-        if any(np.linalg.norm(at - c) < d / 2 + 24 for c, d, _ in taken):
+        at = a_place(background, rng)
+        if any(np.linalg.norm(at - c) < d / 2 + 24 for c, d in taken):
             continue
-        source = background.inner[rng.integers(len(background.inner))]
-        free = all(np.linalg.norm(source - c) > d / 2 + 12 for c, d, _ in taken)
+        wanted = nodules if len(nodules) < NODULES_A_CASE else controls
         piece = (
-            turned(donors[rng.integers(len(donors))], rng)
-            if kind == "nodule"
-            else (decoy(background.voxels, source, rng) if free else None)
+            turned(donors[int(rng.integers(len(donors)))], rng) if wanted is nodules else a_ball(background, old, rng)
         )
-        pasted = paste(voxels, piece, at, background.thickness_mm, rng) if piece is not None else None
-        if pasted is not None:
+        pasted = piece and paste(voxels, piece, at, background.thickness_mm, rng)
+        if pasted:
             wanted.append((np.array(pasted.center_kji), pasted.diameter_mm))
-    volume = Volume(voxels.astype(np.int16), grid)
-    place = lambda listed: [(grid.to_mm(c), d) for c, d in listed]  # noqa: E731
-    old_nodules = [(grid.to_mm(c), max(d, 6.0)) for c, d, _ in known]
-    return Case(background.name, volume, place(fresh), old_nodules, place(controls))
+            taken.append(wanted[-1])
+    volume = Volume(voxels.astype(np.int16), background.grid)
+    return Case(volume, *([(background.grid.to_mm(c), d) for c, d in known] for known in (nodules, old, controls)))
 
 
-def table(cases: list[Case], finders: dict[str, Find], title: str) -> None:
-    total = sum(len(c.nodules) for c in cases)
-    print(f" {title}: {len(cases)} cases, {total} inserted nodules")
-    for name, find in finders.items():
-        scored: list[tuple[float, tuple[int, int] | None]] = []
-        fired, shown, errors = 0, 0, []
-        for number, case in enumerate(cases):
-            for f in find(case.volume):
-                if hit := hits(f, case.nodules):
-                    scored.append((f.score, (number, hit[0])))
-                    errors.append(np.linalg.norm(np.subtract(f.center_lps_mm, case.nodules[hit[0]][0])))
-                elif not hits(f, case.ignored):
-                    scored.append((f.score, None))
-                fired += bool(hits(f, case.controls)) and f.score >= 0.5
-            shown += len(case.controls)
-        values = sensitivities(scored, total, len(cases))
+def a_place(background: Background, rng: np.random.Generator) -> NDArray[np.float64]:
+    places = background.near_wall if rng.random() < 0.4 else background.inner
+    return places[rng.integers(len(places))].astype(float)
+
+
+def a_ball(background: Background, old: Known, rng: np.random.Generator):
+    center = background.inner[rng.integers(len(background.inner))]
+    if any(np.linalg.norm(center - c) < d / 2 + 12 for c, d in old):
+        return None
+    return decoy(background.voxels, center, rng)
+
+
+def froc(title: str, cases: Iterable[Case], finders: dict[str, Find]) -> None:
+    """Sensitivity against false positives a scan for each finder over the same cases."""
+    marks: dict[str, list[tuple[float, tuple[int, int] | None]]] = {name: [] for name in finders}
+    errors: dict[str, list[float]] = {name: [] for name in finders}
+    fired = dict.fromkeys(finders, 0)
+    total = scans = controls = 0
+    for number, case in enumerate(cases):
+        total, scans, controls = total + len(case.nodules), scans + 1, controls + len(case.controls)
+        for name, find in finders.items():
+            for finding in find(case.volume):
+                if hit := hits(finding, case.nodules):
+                    marks[name].append((finding.score, (number, hit[0])))
+                    errors[name].append(float(np.linalg.norm(finding.center_lps_mm - case.nodules[hit[0]][0])))
+                elif not hits(finding, case.ignored):
+                    marks[name].append((finding.score, None))
+                fired[name] += bool(hits(finding, case.controls)) and finding.score >= 0.5
+    print(f" {title}: {scans} cases, {total} nodules; sensitivity at {', '.join(f'{r:g}' for r in RATES)} FP a scan")
+    for name in finders:
+        values = sensitivities(marks[name], total, scans)
         line = " ".join(f"{v:.2f}" for v in values)
-        print(
-            f"  {name:24s} at {'/'.join(f'{r:g}' for r in RATES)} FP a scan: {line}; mean {np.mean(values):.3f}; centre error {np.median(errors or [np.nan]):.1f} mm; controls fired {fired}/{shown}"
-        )
-    sys.stdout.flush()
+        note = "" if name == BASELINE else f"; {fired[name]} of {controls} controls fired at 0.5"
+        print(f"  {name:24s} {line}; mean {values.mean():.3f}; centre error {np.median(errors[name]):.1f} mm{note}")
+    print(flush=True)
 
 
-def sensitivities(scored: list[tuple[float, tuple[int, int] | None]], total: int, scans: int) -> np.ndarray:
+def sensitivities(marks: list[tuple[float, tuple[int, int] | None]], total: int, scans: int) -> NDArray[np.float64]:
     """Sensitivity at each of `RATES`, linear between the points of the curve; double marks count once."""
     seen: set[tuple[int, int]] = set()
     rate, sensitivity, false = [0.0], [0.0], 0
-    for _, hit in sorted(scored, key=lambda s: -s[0]):
-        if hit is None:
-            false += 1
-        else:
-            seen.add(hit)
+    for _, hit in sorted(marks, key=lambda mark: -mark[0]):
+        false += hit is None
+        seen |= set() if hit is None else {hit}
         rate.append(false / scans)
         sensitivity.append(len(seen) / total)
     return np.interp(RATES, rate, sensitivity)
 
 
 def speed(shared: Path, model: NoduleDetector) -> None:
-    folder = shared / "open/ct/LIDC-IDRI-0314"
-    print("DICOM folder to findings, 275 slices of 512x512 (JPEG-LS), model loaded; median of 3")
+    print("DICOM folder to findings, LIDC-IDRI-0314: 275 slices of 512x512 in JPEG-LS; model loaded; median of 3")
     rows = []
     for _ in range(3):
         clock = time.perf_counter()
-        volume = read_volume(folder)
+        volume = read_volume(shared / "open/ct/LIDC-IDRI-0314")
         read = time.perf_counter() - clock
-        detection = detect_nodules(volume, model)
-        rows.append({"read": read, **detection.run.seconds, "all": time.perf_counter() - clock})
+        stages = {k: v for k, v in detect_nodules(volume, model).run.seconds.items() if k != "total"}
+        rows.append({"read": read, **stages, "all": time.perf_counter() - clock})
     median = pd.DataFrame(rows).median()
     print("  " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in median.items()))
-    print(f"  peak resident memory of this process {peak_memory_mb():.0f} MiB (all tables included)")
+    print(f"  peak resident memory of the process so far: {peak_memory_mb():.0f} MiB\n", flush=True)
 
 
 if __name__ == "__main__":

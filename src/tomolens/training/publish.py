@@ -86,7 +86,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _weights(averaged: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The averaged weights: kernels in half precision (half the size), norms in single (their variances overflow half)."""
+    """The averaged weights: kernels in half precision, norms in single, since their variances overflow half."""
     return {
         name.removeprefix(AVERAGED): (tensor.half() if tensor.ndim > 1 else tensor).contiguous()
         for name, tensor in averaged.items()

@@ -50,9 +50,7 @@ def load_training_data(folder: Path, phantom_seeds: Sequence[int], progress: Pro
         If the folder holds no scan or no nodule.
     """
     backgrounds = [*_scans(folder / "ct", progress), *_cubes(folder / "lidc_cubes51")]
-    donors = [
-        d for d in (*_cube_donors(folder / "lidc_cubes51"), *_voi_donors(folder / "lidc_voi", progress)) if d.is_usable
-    ]
+    donors = nodule_donors(folder, progress)
     if not backgrounds or not donors:
         raise ReadError(
             f"{folder} holds {len(backgrounds)} lungs and {len(donors)} nodules; training needs some "
@@ -61,9 +59,15 @@ def load_training_data(folder: Path, phantom_seeds: Sequence[int], progress: Pro
     return TrainingData((*backgrounds, *_phantoms(phantom_seeds, progress)), tuple(donors))
 
 
+def nodule_donors(folder: Path, progress: Progress = silent) -> list[Donor]:
+    """The nodules of a folder that can be put into other lungs."""
+    donors = (*_cube_donors(folder / "lidc_cubes51"), *_voi_donors(folder / "lidc_voi", progress))
+    return [donor for donor in donors if donor.is_usable]
+
+
 def _scans(folder: Path, progress: Progress) -> Iterator[Background]:
     files = sorted(folder.glob("*.nii.gz"))
-    nodules, excluded = _marks(folder / "annotations.csv"), _marks(folder / "annotations_excluded.csv")
+    nodules, excluded = read_marks(folder / "annotations.csv"), read_marks(folder / "annotations_excluded.csv")
     for done, file in enumerate(files):
         progress(Step("read scans", done, len(files)))
         name = file.name.removesuffix(".nii.gz")
@@ -71,7 +75,8 @@ def _scans(folder: Path, progress: Progress) -> Iterator[Background]:
         yield usable(background_of_scan(name, volume, nodules.get(name, []), excluded.get(name, [])))
 
 
-def _marks(file: Path) -> dict[str, list[tuple[tuple[float, float, float], float]]]:
+def read_marks(file: Path) -> dict[str, list[tuple[tuple[float, float, float], float]]]:
+    """Marks by volume from a LUNA16 table, as (centre LPS mm, diameter mm); an absent file holds none."""
     marks: dict[str, list[tuple[tuple[float, float, float], float]]] = {}
     if not file.exists():
         return marks
