@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -35,11 +35,9 @@ def tell(error: Exception) -> None:
         notification_manager.receive_error(type(error), error, error.__traceback__)
 
 
-def say(messages: Iterable[str]) -> None:
+def say(message: str) -> None:
     """Show what the user should know of something that worked."""
-    text = "\n".join(messages)
-    if text:
-        show_info(text)
+    show_info(message)
 
 
 @contextmanager

@@ -81,8 +81,8 @@ def _image_file(path: Path) -> layers.LayerData:
     from tomolens.io.read import read_volume
 
     volume = read_volume(path)
-    say(step for step in volume.history if step.startswith("taken for"))
-    return _layer(volume, path.name.removesuffix(image_suffix(path)))
+    notes = [step for step in volume.history if step.startswith("taken for")]
+    return _layer(volume, path.name.removesuffix(image_suffix(path)), notes)
 
 
 def _dicom(paths: list[Path], progress: Progress) -> list[layers.LayerData] | list[tuple[None]]:
@@ -144,12 +144,16 @@ def _read_series(
     from tomolens.io.dicom_volume import read_series
 
     volume = read_series(series, tilt=tilt, progress=progress)
-    say(f"{series.label}: {problem}" for problem in series.problems if problem.kind != "gantry-tilt")
-    return _layer(volume, series.description or path_name)
+    notes = [problem.message for problem in series.problems if problem.kind != "gantry-tilt"]
+    part = f" part {series.part}" if series.part else ""
+    return _layer(volume, (series.description or path_name) + part, notes)
 
 
-def _layer(volume: Volume, name: str) -> layers.LayerData:
+def _layer(volume: Volume, name: str, notes: list[str]) -> layers.LayerData:
+    """The layer; what is to be known of it is said in one message."""
     data, attributes, kind = layers.image(volume)
     if not layers.is_in_patient_frame(volume.grid):
-        say([f"{name} is oblique or sheared: it is shown along its own axes, in mm from its first voxel."])
+        notes = [*notes, "It is oblique or sheared: it is shown along its own axes, in mm from its first voxel."]
+    if notes:
+        say(f"{name}: {' '.join(notes)}")
     return data, {**attributes, "name": name}, kind

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from napari.qt import get_qapp
+from napari.qt import get_current_stylesheet, get_qapp
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QDialog,
     QDialogButtonBox,
     QLabel,
+    QMainWindow,
     QMessageBox,
     QTreeWidget,
     QTreeWidgetItem,
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
     from tomolens.core.series import Series
 
 
+_SIZE_PX = (1000, 360)
+
+
 def choose_series(series: Sequence[Series]) -> tuple[Series, ...]:
     """Ask which of several series to open; none where the user cancels."""
-    dialog = SeriesDialog(series, get_qapp().activeWindow())
+    dialog = SeriesDialog(series, _window())
     accepted = dialog.exec()
     chosen = dialog.chosen()
     dialog.deleteLater()
@@ -39,10 +43,10 @@ class SeriesDialog(QDialog):
         super().__init__(parent)
         self._series = tuple(series)
         self.setWindowTitle("Open which series?")
+        self.setStyleSheet(get_current_stylesheet())
         self._list = QTreeWidget()
         self._list.setHeaderLabels(["Series", "What to know"])
         self._list.setRootIsDecorated(False)
-        self._list.setWordWrap(True)
         self._list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self._items = [_item(one) for one in self._series]
         self._list.addTopLevelItems(self._items)
@@ -59,8 +63,9 @@ class SeriesDialog(QDialog):
         layout.addWidget(QLabel(f"There are {len(self._series)} series here. Choose one or more."))
         layout.addWidget(self._list)
         layout.addWidget(self._buttons)
-        self._list.resizeColumnToContents(0)
-        self.resize(860, 320)
+        for column in range(self._list.columnCount()):
+            self._list.resizeColumnToContents(column)
+        self.resize(*_SIZE_PX)
 
     def _allow_open(self) -> None:
         self._buttons.button(QDialogButtonBox.StandardButton.Open).setEnabled(bool(self.chosen()))
@@ -79,12 +84,19 @@ def _item(series: Series) -> QTreeWidgetItem:
     return item
 
 
+def _window() -> QWidget | None:
+    """The window to ask in front of."""
+    windows = (w for w in get_qapp().topLevelWidgets() if isinstance(w, QMainWindow) and w.isVisible())
+    return get_qapp().activeWindow() or next(windows, None)
+
+
 def ask_tilt(series: Sequence[Series]) -> Literal["keep", "resample"] | None:
     """Ask how to show sheared slices; None where the user cancels."""
     problems = "\n".join(
         f"{one.label}: {problem}" for one in series for problem in one.problems if problem.kind == "gantry-tilt"
     )
-    box = QMessageBox(get_qapp().activeWindow())
+    box = QMessageBox(_window())
+    box.setStyleSheet(get_current_stylesheet())
     box.setWindowTitle("Tilted gantry")
     box.setText(problems)
     box.setInformativeText(
