@@ -107,16 +107,12 @@ def write_slices(folder: Path, count: int, rows: int) -> None:
 
 
 def compare(folder: Path, rounds: int) -> None:
-    print(
-        f"{SLICES} uncompressed slices of {ROWS} x {ROWS} into one volume, {INT16_MB:.0f} MiB as int16, best of {rounds}"
-    )
+    print(f"{SLICES} uncompressed slices of {ROWS} x {ROWS} ({INT16_MB:.0f} MiB as int16), best of {rounds}")
     print(f"  {'':18}{'seconds':>9}{'CPU':>7}{'x SimpleITK':>13}{'peak MiB':>10}{'x voxels':>10}")
     runs = {name: best(name, folder, rounds) for name in ("SimpleITK", "tomolens", "MONAI")}
     for name, run in runs.items():
-        ratio = run["seconds"] / runs["SimpleITK"]["seconds"]
-        print(
-            f"  {name:18}{run['seconds']:9.2f}{run['cpu']:7.2f}{ratio:13.2f}{run['mb']:10.0f}{run['mb'] / INT16_MB:10.2f}"
-        )
+        ratio, memory = run["seconds"] / runs["SimpleITK"]["seconds"], run["mb"] / INT16_MB
+        print(f"  {name:18}{run['seconds']:9.2f}{run['cpu']:7.2f}{ratio:13.2f}{run['mb']:10.0f}{memory:10.2f}")
     print(f"  {'bar for tomolens':34}{BAR_TIME:13.2f}{BAR_MEMORY:20.2f}")
 
 
@@ -127,9 +123,8 @@ def real_series() -> Path | None:
 
 
 def time_real(folder: Path, rounds: int) -> None:
-    print(
-        f"\n{len(list(folder.iterdir()))} JPEG-LS slices of 512 x 512 ({folder.name}), folder to volume, best of {rounds}"
-    )
+    slices = len(list(folder.iterdir()))
+    print(f"\n{slices} JPEG-LS slices of 512 x 512 ({folder.name}), folder to volume, best of {rounds}")
     for name in ("SimpleITK", "tomolens"):
         run = best(name, folder, rounds)
         print(f"  {name:18}{run['seconds']:9.2f}{run['cpu']:7.2f}")

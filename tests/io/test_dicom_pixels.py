@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import jpeg_ls as charls
 import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom import uid
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import get_decoder
 
 from tests.io.slices import stored_volume, write_enhanced, write_series, write_slice
 from tomolens.core.errors import ReadError
 from tomolens.io import jpeg_ls
 from tomolens.io.dicom_header import read_slices
-from tomolens.io.dicom_pixels import read_frames
+from tomolens.io.dicom_pixels import _CODECS, read_frames
 from tomolens.io.dicom_slice import PixelFormat
 from tomolens.io.read import read_volume
 
@@ -94,6 +98,39 @@ def test_a_mosaic_of_slices_is_said_to_be_one(shared_data: Path) -> None:
     volume = read_volume(shared_data / "dicom_tricky" / "transfer_syntaxes_same_slice" / "1.dcm")
     assert volume.series is not None
     assert [p.kind for p in volume.series.problems] == ["mosaic"]
+
+
+@pytest.mark.parametrize("syntax", sorted(_CODECS), ids=lambda syntax: uid.UID(syntax).name)
+def test_the_decoder_of_every_syntax_that_is_accepted_is_installed(syntax: str) -> None:
+    assert _CODECS[syntax] in get_decoder(uid.UID(syntax)).available_plugins
+
+
+def encapsulated(path: Path, syntax: str, frame: bytes) -> Path:
+    """A slice of 8 bits whose pixels are this compressed frame."""
+    write_slice(path, np.zeros((64, 48), np.uint8), syntax=uid.JPEGLSLossless)
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate([frame])
+    dataset.LossyImageCompression = "01"
+    dataset.save_as(path)
+    return path
+
+
+def test_lossy_jpeg_is_read_and_said_to_be_lossy(tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    grey = np.add.outer(np.arange(64), np.arange(48)).astype(np.uint8)
+    Image.fromarray(grey).save(picture, "JPEG", quality=95)
+    volume = read_volume(encapsulated(tmp_path / "a", uid.JPEGBaseline8Bit, picture.getvalue()))
+    assert np.abs(volume.voxels[0].astype(int) + 1024 - grey).max() <= 3
+    assert volume.series is not None
+    assert [p.kind for p in volume.series.problems] == ["lossy-compression"]
+
+
+def test_near_lossless_jpeg_ls_is_read_within_its_error(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (64, 48)).astype(np.uint8)
+    frame = bytes(charls.encode_array(grey, lossy_error=2))
+    volume = read_volume(encapsulated(tmp_path / "a", uid.JPEGLSNearLossless, frame))
+    assert 0 < np.abs(volume.voxels[0].astype(int) + 1024 - grey).max() <= 2
 
 
 def test_a_real_multi_frame_mr_has_the_same_pixels_in_four_encodings(shared_data: Path) -> None:

@@ -33,7 +33,8 @@ _SERIES = (
 _IMAGE = (
     "SOPInstanceUID InstanceNumber ImageType ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness"
     " SpacingBetweenSlices RescaleSlope RescaleIntercept RescaleType ModalityLUTSequence PixelPaddingValue"
-    " PixelPaddingRangeLimit MultienergyCTAcquisition SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
+    " PixelPaddingRangeLimit MultienergyCTAcquisition LossyImageCompression SharedFunctionalGroupsSequence"
+    " PerFrameFunctionalGroupsSequence"
 ).split()
 _PIXELS = (
     "Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored HighBit"
@@ -214,6 +215,7 @@ def _slice(
         image_type=frame.texts("FrameType") or file.texts("ImageType"),
         marks=tuple(frame.shown(keyword) for keyword in MARKS),
         is_multienergy=file.text("MultienergyCTAcquisition") == "YES",
+        is_lossy=file.text("LossyImageCompression") == "01",
     )
 
 

@@ -1,4 +1,9 @@
-"""What a reader of a stack should know, and what keeps it from being a volume."""
+"""What a reader of a stack should know, and what keeps it from being a volume.
+
+The kinds of `Problem`. Refused: ``repeated-positions``, ``missing-slice``, ``unequal-spacing``, ``shifted-slices``,
+``localizer``, ``modality-lut``, ``transfer-syntax``, ``not-hu``. Said only: ``empty-series-uid``, ``divided-series``,
+``duplicate-instances``, ``no-thickness``, ``gantry-tilt``, ``mosaic``, ``lossy-compression``.
+"""
 
 from __future__ import annotations
 
@@ -92,6 +97,10 @@ def _numbers(stack: Stack) -> Iterator[Problem]:
     if "MOSAIC" in first.image_type:
         yield Problem(
             "mosaic", "A mosaic: each image shows many slices side by side; places across tiles are not real."
+        )
+    if any(s.is_lossy for s in stack.slices):
+        yield Problem(
+            "lossy-compression", "Its pixels were once compressed with loss: small densities may have changed."
         )
     if any(s.rescale.has_table for s in stack.slices):
         yield Problem("modality-lut", "Its numbers come from a table (Modality LUT), which is not read.", refused=True)

@@ -98,6 +98,7 @@ class Slice:
     image_type: tuple[str, ...]
     marks: tuple[str, ...]
     is_multienergy: bool = False
+    is_lossy: bool = False
 
     @property
     def is_localizer(self) -> bool:
