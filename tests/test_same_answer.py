@@ -1,0 +1,66 @@
+"""Three doors, one path: a sample read in napari, on the command line and in Python has the same findings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tomolens
+from tests.napari_plugin.conftest import NO_DISPLAY, has_display
+
+SAMPLE = Path(__file__).parents[1] / "sample_volumes" / "chest_ct"
+
+
+@pytest.fixture(scope="module")
+def answer() -> tomolens.Detection:
+    """What Python answers."""
+    detection = tomolens.detect_nodules(tomolens.read_volume(SAMPLE), tomolens.load_detector(device="cpu"))
+    assert len(detection) > 0
+    return detection
+
+
+def assert_same(detection: tomolens.Detection, answer: tomolens.Detection) -> None:
+    assert detection.candidates == answer.candidates
+    assert detection.min_score == answer.min_score
+    assert detection.grid.same_place(answer.grid)
+    for fact in ("model", "model_version", "weights_sha256", "series_uid", "options", "device", "precision"):
+        assert getattr(detection.run, fact) == getattr(answer.run, fact)
+
+
+def test_the_command_line_finds_what_python_finds(answer: tomolens.Detection, tmp_path: Path) -> None:
+    words = ["-m", "tomolens.cli", "detect", str(SAMPLE), "-o", str(tmp_path), "--device", "cpu"]
+    subprocess.run([sys.executable, *words], check=True, capture_output=True)
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert_same(tomolens.read_detection(folder), answer)
+
+
+@pytest.mark.gui
+@pytest.mark.skipif(not has_display(), reason=NO_DISPLAY)
+def test_the_napari_widget_finds_what_python_finds(answer: tomolens.Detection, make_napari_viewer, qtbot) -> None:
+    from qtpy.QtCore import Qt
+
+    viewer = make_napari_viewer(show=True)
+    viewer.open(str(SAMPLE), plugin="tomolens")
+    _, widget = viewer.window.add_plugin_dock_widget("tomolens", "Detect lung nodules")
+    widget.device.setCurrentText("cpu")
+    with qtbot.waitSignal(widget.panel.returned, timeout=300_000) as returned:
+        qtbot.mouseClick(widget.panel.run_button, Qt.MouseButton.LeftButton)
+    assert_same(returned.args[0], answer)
+
+
+def test_another_threshold_after_the_run_is_the_same_as_before_it(answer: tomolens.Detection) -> None:
+    options = tomolens.DetectOptions(min_score=0.2)
+    volume, detector = tomolens.read_volume(SAMPLE), tomolens.load_detector(device="cpu")
+    before = tomolens.detect_nodules(volume, detector, options)
+    assert before.findings == answer.at(0.2).findings
+
+
+def test_an_image_file_of_the_sample_has_the_findings_of_its_dicom(answer: tomolens.Detection, tmp_path: Path) -> None:
+    path = tomolens.write_volume(tomolens.read_volume(SAMPLE), tmp_path / "sample.nii.gz")
+    detection = tomolens.detect_nodules(tomolens.read_volume(path), tomolens.load_detector(device="cpu"))
+    assert [f.score for f in detection] == pytest.approx([f.score for f in answer], abs=1e-3)
+    for found, expected in zip(detection, answer, strict=True):
+        assert found.center_lps_mm == pytest.approx(expected.center_lps_mm, abs=0.01)
