@@ -151,7 +151,7 @@ def _flat_bones(build: Build) -> Tubes:
 def _shoulder_blade(build: Build, side: int) -> list[Tubes]:
     """A thin plate outside the ribs, thick along its outer edge, with its spine across the back."""
     parts = []
-    for z in np.arange(38.0, 158.0, 9.0):
+    for z in np.arange(36.0, 158.0, 5.0):
         up = (z - 30) / 120
         plate = _on_cage(side, np.linspace(0.23 + 0.02 * up, 0.27 + 0.26 * up, 7), np.full(7, z), 21.0)
         plate += np.linspace(0, 1, 7)[:, None] ** 2 * np.array([side * 16, -4, 0]) * up

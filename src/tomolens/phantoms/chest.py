@@ -12,8 +12,9 @@ from tomolens.core.volume import Unit, Volume
 from tomolens.phantoms.anatomy import anatomy_of
 from tomolens.phantoms.build import Build
 from tomolens.phantoms.canvas import Canvas
-from tomolens.phantoms.disease import add_look_alikes, add_nodules, add_scars
-from tomolens.phantoms.nodules import LookAlike, Nodule, NoduleWish, wishes_of
+from tomolens.phantoms.look_alikes import LookAlike, add_look_alikes, add_scars
+from tomolens.phantoms.nodules import Nodule, NoduleWish, wishes_of
+from tomolens.phantoms.placing import add_nodules
 from tomolens.phantoms.scanner import Scanner
 from tomolens.phantoms.thorax import field_of_view, thorax_of
 
@@ -104,7 +105,7 @@ def chest_phantom(
 
 
 def sample_chest_ct() -> Volume:
-    """Generate the sample chest CT: the voxels of ``sample_volumes/chest_ct_dicom``."""
+    """Generate the sample chest CT: the voxels of ``sample_volumes/chest_ct``."""
     return sample_chest().volume
 
 
@@ -123,16 +124,16 @@ def sample_chest() -> ChestPhantom:
     return _rounded(chest_phantom(14, spacing_mm=(1.8, 1.0, 1.0), nodules=wishes, noise_hu=8.0, sharpness=0.1))
 
 
-def sample_enhanced_chest() -> ChestPhantom:
+def sample_lungs() -> ChestPhantom:
     """Generate another patient, after contrast agent, in 2.5 mm slices cropped to the lungs, with three nodules."""
     wishes = (
         NoduleWish(19.0, "solid", "parenchyma"),
         NoduleWish(9.0, "solid", "juxtapleural"),
         NoduleWish(11.0, "part-solid", "juxtavascular"),
     )
-    spacing = (2.5, 1.1, 1.1)
+    spacing = (2.5, 1.2, 1.2)
     return _rounded(
-        chest_phantom(15, spacing_mm=spacing, nodules=wishes, noise_hu=9.0, sharpness=0.5, around_lungs_mm=14.0)
+        chest_phantom(15, spacing_mm=spacing, nodules=wishes, noise_hu=7.0, sharpness=0.4, around_lungs_mm=14.0)
     )
 
 

@@ -1,4 +1,4 @@
-"""Nodules and their look-alikes: their shapes, where they sit, and the truth of what was drawn."""
+"""Nodules: what they are made of, their shapes, and the truth of what was drawn."""
 
 from __future__ import annotations
 
@@ -39,19 +39,6 @@ class Nodule:
     texture: Texture
     place: Place
     hu: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class LookAlike:
-    """Something that is not a nodule and may be taken for one."""
-
-    center_lps_mm: tuple[float, float, float]
-    size_mm: float
-    kind: str
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -10,7 +10,7 @@ from scipy.interpolate import PchipInterpolator
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     Field = NDArray[Any]
     """A float32 value at each point; for a body the signed distance to its surface in mm, negative inside."""
@@ -30,7 +30,7 @@ def ellipsoid(
     return np.asarray(one * (one - 1) / np.maximum(two, 1e-6), np.float32)
 
 
-def tube(points: Points, path: NDArray[np.float64], radius: float | Sequence[float]) -> Field:
+def tube(points: Points, path: NDArray[np.float64], radius: ArrayLike) -> Field:
     """Find the distance to a round tube through (n, 3) points."""
     radii = np.broadcast_to(np.asarray(radius, np.float32), len(path))
     best = np.full(points[0].shape, np.inf, np.float32)
