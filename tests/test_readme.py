@@ -64,7 +64,7 @@ def test_the_python_that_is_shown_runs(
 ) -> None:
     monkeypatch.chdir(ROOT)
     exec(compile(block, "README.md", "exec"), {})
-    assert "diameter_mm" in capsys.readouterr().out
+    assert " mm at (" in capsys.readouterr().out
 
 
 def test_the_table_of_models_is_what_the_cards_say() -> None:
