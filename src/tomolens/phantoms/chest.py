@@ -73,7 +73,7 @@ def chest_phantom(
     nodules
         True draws one or more, False none; or the nodules wished for. One that finds no room is left out.
     look_alikes
-        Whether to draw what may be mistaken for a nodule.
+        Whether to draw what may be mistaken for a nodule. Scars, as many as the patient has, are drawn anyway.
     noise_hu
         Standard deviation of the noise in the middle of the chest; 0 is a scan without noise.
     sharpness
@@ -92,7 +92,7 @@ def chest_phantom(
     thick, fine, layers = _canvases(build, scanner, spacing_mm, around_lungs_mm)
     anatomy = anatomy_of(build, fine)
     rng = np.random.default_rng([seed, 8])
-    add_scars(build, fine, anatomy, rng)
+    scars = add_scars(build, fine, anatomy, rng)
     alike = add_look_alikes(build, fine, anatomy, rng) if look_alikes else ()
     wishes = wishes_of(rng) if nodules is True else tuple(nodules or ())
     drawn = add_nodules(fine, anatomy, wishes, alike, rng)
@@ -101,7 +101,7 @@ def chest_phantom(
     voxels = np.clip(np.rint(image, out=image), -1024, 3071).astype(np.int16)
     lungs = fine.inside(anatomy.thorax.lungs)[layers // 2 :: layers]
     history = (f"generated chest phantom, seed {seed}",)
-    return ChestPhantom(Volume(voxels, thick.grid, Unit.HU, "CT", history=history), drawn, alike, lungs)
+    return ChestPhantom(Volume(voxels, thick.grid, Unit.HU, "CT", history=history), drawn, (*alike, *scars), lungs)
 
 
 def sample_chest_ct() -> Volume:

@@ -34,13 +34,16 @@ class LookAlike:
         return asdict(self)
 
 
-def add_scars(build: Build, canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> None:
-    """Draw thin bands that run inwards from the pleura."""
-    lungs = anatomy.thorax.lungs
+def add_scars(build: Build, canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> tuple[LookAlike, ...]:
+    """Draw thin bands that run inwards from the pleura, and say where."""
+    lungs, drawn = anatomy.thorax.lungs, []
     rim = points_inside(canvas, np.abs(lungs + 6) - 3, rng)
     for start in rim[rng.choice(len(rim), min(build.scars, len(rim)), replace=False)]:
-        band = _wandering(start, _inwards(canvas, lungs, start), rng.uniform(8, 26), rng)
+        length = rng.uniform(8, 26)
+        band = _wandering(start, _inwards(canvas, lungs, start), length, rng)
         draw(canvas, anatomy.image, Tubes.along(band, rng.uniform(2.0, 5.0), 0.2, rng.normal(size=3)), -180.0, -lungs)
+        drawn.append(_mark("scar", band.mean(axis=0), round(float(length), 1)))
+    return tuple(drawn)
 
 
 def add_look_alikes(build: Build, canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> tuple[LookAlike, ...]:
