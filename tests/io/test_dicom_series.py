@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from tomolens.core.errors import Cancelled, ReadError
 from tomolens.core.progress import Step
 from tomolens.core.series import FolderScan, Series
 from tomolens.io.dicom_series import find_series
+from tomolens.io.read import read_volume
 
 
 def kinds(series: Series) -> set[str]:
@@ -292,6 +294,13 @@ def test_a_scan_reads_no_pixels(tmp_path: Path) -> None:
     (series,) = find_series(tmp_path)
     assert len(series.files) == 6
     assert not series.refused
+
+
+def test_a_header_of_any_length_is_read_to_its_pixels(tmp_path: Path) -> None:
+    for n, length in enumerate((0, 30_000, 33_000, 200_000)):
+        path = write_slice(tmp_path / f"{n}", stored_volume(4)[n], (0, 0, n), TextValue="a" * length)
+        assert (path.stat().st_size > 32_768) == (length > 31_000)
+    assert np.array_equal(read_volume(tmp_path).voxels, stored_volume(4) - 1024)
 
 
 def test_non_latin_descriptions_are_decoded(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -53,7 +54,9 @@ _COSINE = 1e-3
 _LEAST_MM = 1e-3
 """Distances below a micrometre are none."""
 _DICM_OFFSET = 128
-_META_BYTES = 1024
+_HEAD_BYTES = 32768
+"""The header of most slices fits into these."""
+_PIXEL_GROUP = (b"\xe0\x7f", b"\x7f\xe0")
 _TRANSFER_SYNTAX = b"\x02\x00\x10\x00"
 _DICOM_ROOT = "1.2.840.10008."
 
@@ -92,39 +95,50 @@ def _opened(path: Path) -> tuple[Dataset, int]:
         raise ReadError("not a file" if path.exists() else "no such file")
     try:
         with path.open("rb") as file:
-            return _header(file), file.tell()
+            start = file.read(_HEAD_BYTES)
+            _refuse_foreign(start)
+            file.seek(0)
+            return _in_head(start) or _parsed(file)
     except OSError as refused:
         if isinstance(refused, ReadError):
             raise
         raise ReadError(f"cannot be opened ({refused.strerror})") from refused
 
 
-def _header(file: BinaryIO) -> Dataset:
-    """The wanted elements before the pixels; the file is left at the pixels."""
-    start = file.read(_META_BYTES)
-    if start[_DICM_OFFSET : _DICM_OFFSET + 4] != b"DICM" and not _looks_bare(start):
-        raise ReadError("not a DICOM file" if start else "an empty file")
-    _refuse_private_syntax(start)
-    file.seek(0)
+def _in_head(start: bytes) -> tuple[Dataset, int] | None:
+    """What the first bytes of a file say; None where its header does not end among them.
+
+    One large read, parsed in memory, lets other threads go on: pydicom's many small ones would stop them all.
+    """
     try:
-        return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_WANTED)
+        dataset, end = _parsed(BytesIO(start))
+    except ReadError:
+        return None
+    return (dataset, end) if start[end : end + 2] in _PIXEL_GROUP or len(start) < _HEAD_BYTES else None
+
+
+def _parsed(file: BinaryIO) -> tuple[Dataset, int]:
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_WANTED), file.tell()
     except Exception as broken:  # pydicom meets broken bytes with many kinds of error
         raise ReadError(f"a damaged DICOM file ({type(broken).__name__}: {broken})") from broken
+
+
+def _refuse_foreign(start: bytes) -> None:
+    """Refuse what is not DICOM, or in an encoding of some vendor's own: not even its header can be trusted."""
+    if start[_DICM_OFFSET : _DICM_OFFSET + 4] != b"DICM" and not _looks_bare(start):
+        raise ReadError("not a DICOM file" if start else "an empty file")
+    rest = start.partition(_TRANSFER_SYNTAX)[2]
+    length = rest[2:4] if rest[:2] == b"UI" else rest[:4]
+    syntax = rest[4 : 4 + int.from_bytes(length, "little")].decode("latin-1").strip("\0 ")
+    if syntax and not syntax.startswith(_DICOM_ROOT):
+        raise ReadError(f"a private transfer syntax ({syntax})")
 
 
 def _looks_bare(start: bytes) -> bool:
     """Whether these may be the first bytes of a data set without the preamble of PS3.10 7.1."""
     group, element = start[:2], int.from_bytes(start[2:4], "little")
     return group in (b"\x02\x00", b"\x08\x00") and element < 0x20 and len(start) > _DICM_OFFSET
-
-
-def _refuse_private_syntax(start: bytes) -> None:
-    """Refuse a file in an encoding of some vendor's own: not even its header can be trusted."""
-    rest = start.partition(_TRANSFER_SYNTAX)[2]
-    length = rest[2:4] if rest[:2] == b"UI" else rest[:4]
-    syntax = rest[4 : 4 + int.from_bytes(length, "little")].decode("latin-1").strip("\0 ")
-    if syntax and not syntax.startswith(_DICOM_ROOT):
-        raise ReadError(f"a private transfer syntax ({syntax})")
 
 
 def _transfer_syntax(dataset: Dataset) -> str:
