@@ -224,3 +224,24 @@ def test_notes_of_the_run_are_shown(viewer, widget, volume, qtbot, shelf):
     shelf.detector = Noted(found_in(volume))
     run(widget, qtbot)
     assert "going on with the CPU" in widget.summary.text()
+
+
+def test_a_scan_that_was_changed_in_napari_is_read_as_it_is_and_the_run_says_so(viewer, image, widget, volume, qtbot):
+    image.data = image.data // 2
+    run(widget, qtbot)
+    (points,) = points_in(viewer)
+    detection = layers.detection_of(points)
+    assert "voxels changed in napari" in detection.run.history
+    assert len(rows(widget)) == 3
+
+
+def test_a_cropped_scan_is_refused_with_one_message(viewer, image, widget, qtbot, messages):
+    image.data = image.data[:5]
+    qtbot.mouseClick(widget.panel.run_button, Qt.MouseButton.LeftButton)
+    assert len(messages) == 1
+    assert "cropped or resampled" in messages[0]
+
+
+def test_a_renamed_layer_is_renamed_in_the_list(viewer, image, widget):
+    image.name = "Baseline"
+    assert widget.scan.currentText() == "Baseline"

@@ -205,9 +205,10 @@ def test_findings_follow_a_scan_that_was_turned():
 
 def test_findings_belong_to_the_volume_they_were_made_in_or_to_a_copy_of_the_same_series():
     volume, other = scan(), scan()
-    detection = detection_in(volume, *three_findings(volume))
-    assert layers.is_of(detection, volume)
-    assert not layers.is_of(detection, other)  # the same grid proves nothing
+    image = image_of(volume)
+    points = points_of(detection_in(volume, *three_findings(volume)), image)
+    assert layers.findings_of([image, points], volume) is points
+    assert layers.findings_of([image, points], other) is None  # the same grid proves nothing
     named = Series("1.2.3", "1.2", "CT", (), volume.shape, volume.spacing_mm)
     first, copy = replace(volume, series=named), replace(other, series=named)
     assert layers.is_of(detection_in(first), copy)

@@ -75,7 +75,7 @@ class DetectNodulesWidget(QWidget):
         self.panel.returned.connect(self._show)
         self.table.chosen.connect(self._centre_on)
         events = self._viewer.layers.events
-        for changed in (events.inserted, events.removed, events.reordered):
+        for changed in (events.inserted, events.removed, events.reordered, events.renamed):
             changed.connect(self._offer_scans)
 
     # What can be chosen
@@ -103,15 +103,18 @@ class DetectNodulesWidget(QWidget):
         return self.scan.refused() or self.model.refused() or ("" if self.model.count() else "There is no model.")
 
     def _volume(self) -> Volume | None:
+        """What the chosen layer was opened with."""
         scan: Image | None = self.scan.value()
-        return layers.volume_of(scan) if scan is not None else None
+        return None if scan is None else scan.metadata["volume"]
 
     # The run
 
     def _run(self) -> None:
-        volume = self._volume()
-        if volume is not None:
-            self.panel.start(self._work(volume))
+        self._running_in: Image = self.scan.value()
+        try:
+            self.panel.start(self._work(layers.volume_of(self._running_in)))
+        except TomolensError as error:
+            tell(error)
 
     def _work(self, volume: Volume) -> Work:
         """What the thread is to do; all that it needs of the GUI is read here."""
@@ -128,8 +131,8 @@ class DetectNodulesWidget(QWidget):
 
     def _show(self, detection: Detection) -> None:
         """Show a result that has just been made, from its surest finding."""
-        scan = next((s for s in layers.scans(self._viewer.layers) if s.metadata["volume"] is detection.volume), None)
-        before = layers.findings_of(self._viewer.layers, layers.volume_of(scan)) if scan is not None else None
+        scan = self._running_in if self._running_in in self._viewer.layers else None
+        before = None if scan is None else layers.findings_of(self._viewer.layers, scan.metadata["volume"])
         if before is not None:
             self._viewer.layers.remove(before)
         self._viewer.add_layer(Layer.create(*layers.findings(detection, scan)))
@@ -183,7 +186,7 @@ class DetectNodulesWidget(QWidget):
 
 def _not_a_scan(layer: Image) -> str:
     try:
-        layers.volume_of(layer)
+        layers.opened_volume(layer.data, layer.metadata, layer.name)
     except TomolensError as refused:
         return str(refused)
     return ""

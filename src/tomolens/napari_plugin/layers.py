@@ -85,7 +85,7 @@ def findings(detection: Detection, scan: Image | None = None) -> LayerData:
         "border_width": _RING_MM / scale,
         "features": _features(detection),
         "text": {**_LABELS, "translation": _label_offset_mm(detection) / scale},
-        "metadata": {"detection": detection, "candidates": centers},
+        "metadata": {"detection": detection, "candidates": centers, "scan": scan and scan.metadata["volume"]},
     }
     return centers[: len(detection)], attributes, "points"
 
@@ -128,21 +128,28 @@ def volume_in(data: Any, metadata: Mapping[str, Any], name: str) -> Volume:
     GeometryError
         If the metadata do not say where the voxels lie in the patient, or the data have another shape than they say.
     """
+    volume = opened_volume(data, metadata, name)
+    shown = volume.canonical().voxels
+    if _same_memory(data, shown) or np.array_equal(data, shown):
+        return volume
+    return volume.with_voxels(_acquired(np.asarray(data), volume.grid), "voxels changed in napari")
+
+
+def opened_volume(data: Any, metadata: Mapping[str, Any], name: str) -> Volume:
+    """The volume that an image layer was opened with, whatever was done to its voxels since; raises as `volume_in`."""
     volume = metadata.get("volume")
     if not isinstance(volume, Volume):
         raise GeometryError(
             f"The layer '{name}' does not say where it lies in the patient: it was not opened by Tomolens."
             " Open the scan with File > Open and the reader Tomolens."
         )
-    shown = volume.canonical().voxels
-    if data.shape != shown.shape:
+    shape = volume.canonical().shape
+    if data.shape != shape:
         raise GeometryError(
-            f"The layer '{name}' has {data.shape} voxels where its scan has {shown.shape}: it was cropped or resampled"
+            f"The layer '{name}' has {data.shape} voxels where its scan has {shape}: it was cropped or resampled"
             " since it was opened, so its place in the patient is not known. Open the scan again."
         )
-    if _same_memory(data, shown) or np.array_equal(data, shown):
-        return volume
-    return volume.with_voxels(_acquired(np.asarray(data), volume.grid), "voxels changed in napari")
+    return volume
 
 
 def detection_of(layer: Points) -> Detection:
@@ -196,19 +203,18 @@ def findings_in(layers: Iterable[Layer]) -> list[Points]:
 
 
 def findings_of(layers: Iterable[Layer], volume: Volume) -> Points | None:
-    """The topmost findings that were made in this volume, or in another copy of the same series; None without."""
+    """The topmost findings that were made in this scan, else in another copy of the same series; None without."""
     found = findings_in(layers)
-    return next((layer for layer in found if is_of(layer.metadata["detection"], volume)), None)
+    made_here = [layer for layer in found if layer.metadata.get("scan") is volume]
+    return next(iter(made_here or [layer for layer in found if is_of(layer.metadata["detection"], volume)]), None)
 
 
 def is_of(detection: Detection, volume: Volume) -> bool:
-    """Whether a detection was made in this volume, or in another copy of the same series.
+    """Whether a detection says that it was made in this volume, or in another copy of the same series.
 
     A volume without SeriesInstanceUID is taken for the same only where the detection was read from a file and the grids
     coincide: two volumes in memory may well share a grid.
     """
-    if detection.volume is volume:
-        return True
     uid = volume.series.uid if volume.series else ""
     comparable = bool(uid) or detection.volume is None
     return comparable and detection.run.series_uid == uid and detection.grid.same_place(volume.grid)

@@ -73,7 +73,7 @@ def _findings(path: Path) -> layers.LayerData:
 
     viewer, detection = viewer_at_hand(), read_detection(path)
     open_scans = layers.scans(viewer.layers) if viewer is not None else []
-    scan = next((s for s in open_scans if layers.is_of(detection, layers.volume_of(s))), None)
+    scan = next((s for s in open_scans if layers.is_of(detection, s.metadata["volume"])), None)
     return layers.findings(detection, scan)
 
 
