@@ -102,11 +102,12 @@ def test_to_cancel_stops_everything_and_the_reading_too():
 
 
 def test_a_reader_is_told_to_stop_when_the_caller_leaves():
-    told = threading.Event()
+    began, told = threading.Event(), threading.Event()
 
     def read(item, progress):
         if item == 0:
             return _volume()
+        began.set()
         try:
             while True:
                 progress(None)
@@ -117,6 +118,7 @@ def test_a_reader_is_told_to_stop_when_the_caller_leaves():
 
     with closing(detect_each(range(3), read, FakeDetector(), keep=_drop)) as outcomes:
         next(outcomes)
+        assert began.wait(5)
     assert told.wait(5)
 
 
