@@ -106,6 +106,7 @@ def _paint_mediastinum(build: Build, canvas: Canvas, thorax: t.Thorax, image: Im
         draw(canvas, image, Tubes.along(build.to_patient(_curve(path)), radius), blood)
     draw(canvas, image, Tubes.along(build.to_patient(_curve(t.ESOPHAGUS)), 8.0, 0.7, (1.0, 0.0, 0.0)), 40.0)
     _paint_nodes(build, canvas, image, rng)
+    _paint_calcium(build, canvas, image)
 
 
 def _paint_nodes(build: Build, canvas: Canvas, image: Image, rng: np.random.Generator) -> None:
@@ -114,6 +115,17 @@ def _paint_nodes(build: Build, canvas: Canvas, image: Image, rng: np.random.Gene
         start = np.array([rng.uniform(-34, 34), rng.uniform(-30, 34), rng.uniform(50, 130)])
         path = np.stack([start, start + rng.normal(0, 3.5, 3)])
         draw(canvas, image, Tubes.along(build.to_patient(path), rng.uniform(2.0, 4.5)), 38.0)
+
+
+def _paint_calcium(build: Build, canvas: Canvas, image: Image) -> None:
+    """Plaques in the wall of the aorta."""
+    rng = np.random.default_rng([build.seed, 9])
+    for _ in range(int(rng.poisson(5 * build.calcified_arteries))):
+        path, radius = ((t.AORTIC_ARCH, 13.0), (t.DESCENDING_AORTA, 11.5))[int(rng.integers(2))]
+        middle = build.to_patient(path[rng.integers(len(path))])
+        angles = rng.uniform(0, 2 * np.pi) + np.linspace(0, rng.uniform(0.3, 0.9), 4)
+        plaque = middle + radius * np.stack([np.cos(angles), np.sin(angles), 0 * angles + rng.normal(0, 0.3)], axis=1)
+        draw(canvas, image, Tubes.along(plaque, rng.uniform(0.8, 1.6)), 520.0)
 
 
 def _curve(path: NDArray[np.float64]) -> NDArray[np.float64]:
