@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -83,7 +84,8 @@ def _line(result: Result) -> _Line:
 
 def _results(out: Path, lines: list[_Line]) -> Iterator[Result]:
     for line in lines:
-        yield read_result(out / line.name)
+        with suppress(ReadError):  # another call may be renewing it at this moment, and will write the page again
+            yield read_result(out / line.name)
 
 
 def _environment() -> Environment:
