@@ -98,7 +98,7 @@ def hits(finding: Finding, known: Known) -> list[int]:
 
 
 def kept_by(name: str, findings: Sequence[Finding], threshold: float, best: int) -> list[Finding]:
-    """What a user sees: findings at the model's threshold; for the baseline its surest, as many as there are nodules."""
+    """What a user sees: findings at the model's threshold; of the baseline its surest, as many as there are nodules."""
     return list(findings[:best]) if name == BASELINE else [f for f in findings if f.score >= threshold]
 
 
@@ -141,9 +141,8 @@ def sample_phantom(finders: dict[str, Find], threshold: float) -> None:
         findings = kept_by(name, find(volume), threshold, len(nodules))
         found = {n for f in findings for n in hits(f, nodules)}
         false = sum(not hits(f, nodules) for f in findings)
-        print(
-            f"  {name:24s} solid {len(found & solid)}/{len(solid)}, all {len(found)}/{len(nodules)}, {false} false positives"
-        )
+        counts = f"solid {len(found & solid)}/{len(solid)}, all {len(found)}/{len(nodules)}"
+        print(f"  {name:24s} {counts}, {false} false positives")
     print()
 
 

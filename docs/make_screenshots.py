@@ -6,12 +6,15 @@ Run by ``scripts/docs``, on a virtual screen, so that the pictures are the same 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import napari
 from qtpy.QtCore import QEventLoop, QTimer
 
-from tomolens.napari_plugin.detect_widget import DetectNodulesWidget
 from tomolens.napari_plugin.orientation import show_plane
+
+if TYPE_CHECKING:
+    from tomolens.napari_plugin.detect_widget import DetectNodulesWidget
 
 IMAGES = Path(__file__).parent / "images"
 WINDOW_PX = (1380, 860)

@@ -1,7 +1,7 @@
 """Open-source AI reading of CT and MR: lung nodule detection with MONAI networks, shown in napari.
 
-Research use only; not a medical device. Importing this package loads neither torch nor Qt: each public name is loaded when
-it is first used.
+Research use only; not a medical device. Importing this package loads neither torch nor Qt: each public name is loaded
+when it is first used.
 """
 
 from __future__ import annotations

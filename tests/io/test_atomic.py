@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,14 @@ def test_missing_parent_folders_are_made(tmp_path: Path) -> None:
     with whole_file(tmp_path / "a" / "b.txt") as temporary:
         temporary.touch()
     assert (tmp_path / "a" / "b.txt").exists()
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day_and_nothing_else(tmp_path: Path) -> None:
+    old, young, alike = (tmp_path / f".{n}-findings.csv" for n in ("12-0a1b2c3d", "13-0a1b2c3e", "notes-of"))
+    for file in (old, young, alike):
+        file.write_text("half")
+    for file in (old, alike):
+        os.utime(file, (0, 0))
+    with whole_file(tmp_path / "findings.csv") as temporary:
+        temporary.write_text("whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([young.name, alike.name, "findings.csv"])

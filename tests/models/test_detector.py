@@ -11,7 +11,6 @@ import torch
 from tomolens.core.errors import ModelError
 from tomolens.models.detector import load_detector, peaks_of
 from tomolens.models.registry import BUNDLES, Bundle, find_bundle, list_models
-from tomolens.models.weights import sha256_of
 
 
 def answer(*peaks: tuple[tuple[int, int, int], float, tuple[float, float, float], float]) -> torch.Tensor:
@@ -106,7 +105,7 @@ def test_every_shipped_model_is_whole_and_small(folder: Path) -> None:
     bundle = Bundle.open(folder)
     assert bundle.card.name == folder.name
     assert bundle.weights.stat().st_size <= 20 * 2**20
-    assert (folder / "LICENSE").read_text().startswith(("Apache", " "))
+    assert "Apache License" in (folder / "LICENSE").read_text()
     readme = (folder / "docs" / "README.md").read_text()
     assert all(str(value) in readme for value in bundle.card.figures.values())
-    assert load_detector(bundle.card.name, device="cpu").weights_sha256 == sha256_of(bundle.weights)
+    assert load_detector(bundle.card.name, device="cpu").weights_sha256 == bundle.weights_sha256

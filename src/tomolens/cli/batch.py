@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from tomolens.cli.summary import Row, Status, Summary
 from tomolens.core.errors import OptionError, ReadError
 from tomolens.core.progress import Progress, Step
 from tomolens.io.read import read_volume
-from tomolens.models.registry import Bundle, find_bundle
+from tomolens.models.registry import find_bundle
 from tomolens.pipelines.batch import Outcome, detect_each
 from tomolens.pipelines.detect_nodules import DetectOptions, Detector
 from tomolens.reports.page import write_index
@@ -61,7 +60,7 @@ class Batch:
             raise OptionError(f"{wish.out} is a file; -o takes a folder.")
         self._wish, self._narrator = wish, narrator
         self._bundle = find_bundle(wish.model)
-        self._weights_sha256 = _sha256(self._bundle)
+        self._weights_sha256 = self._bundle.weights_sha256
         self._why: dict[str, str] = {}
         self.summary = Summary()
 
@@ -200,14 +199,6 @@ class Batch:
         row = replace(row, findings=findings, seconds=None if seconds is None else round(seconds, 2))
         self.summary.rows.append(row)
         self._narrator.count(_line(row), _STYLES[status])
-
-
-def _sha256(bundle: Bundle) -> str:
-    """Hash of the weights; empty where there are none, which loading the model will report."""
-    if not bundle.weights.is_file():
-        return ""
-    with bundle.weights.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _told(source: Path, series: int, passed_over: int) -> str:

@@ -4,8 +4,7 @@
 
     TomolensError
     ├── GeometryError      (ValueError)    slices or an affine that cannot be one regular grid
-    │   ├── MissingSliceError
-    │   └── TiltedGantryError
+    │   └── MissingSliceError
     ├── ReadError          (OSError)       a file that cannot be read, or is not what it says
     ├── AmbiguousSource    (ValueError)    several series where one is needed
     ├── FindingError       (ValueError)    a finding without a place, a size or a score
@@ -32,10 +31,6 @@ class GeometryError(TomolensError, ValueError):
 
 class MissingSliceError(GeometryError):
     """The distances between slices are unequal: at least one slice is missing."""
-
-
-class TiltedGantryError(GeometryError):
-    """The slices are sheared against each other and the task needs a rectangular grid."""
 
 
 class ReadError(TomolensError, OSError):

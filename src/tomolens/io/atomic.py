@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
+from time import time
 from uuid import uuid4
+
+_TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{8}-")
+_LEFT_BEHIND_S = 24 * 3600
 
 
 @contextmanager
@@ -49,4 +55,8 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
+    """A temporary name beside ``path``; what a killed process left under such a name more than a day ago is removed."""
+    for left in path.parent.glob(f".*-*-{escape(path.name)}"):
+        if _TEMPORARY.match(left.name) and time() - left.stat().st_mtime > _LEFT_BEHIND_S:
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     return path.with_name(f".{os.getpid()}-{uuid4().hex[:8]}-{path.name}")

@@ -24,7 +24,7 @@ from tomolens.core.run import Run
 from tomolens.models.inference import Backend, Pass
 from tomolens.models.lungs import Lungs, find_lungs
 from tomolens.models.networks import CELL_MM, build, folded
-from tomolens.models.registry import Bundle, find_bundle
+from tomolens.models.registry import find_bundle
 from tomolens.models.tensors import NETWORK_MM, isotropic, normalised
 from tomolens.models.weights import load_weights
 
@@ -197,11 +197,7 @@ def load_detector(name: str | Path | None = None, *, device: str = "auto") -> No
     bundle = find_bundle(name)
     if bundle.card.task != "detection":
         raise ModelError(f"{bundle.card.name} does {bundle.card.task}; a detector is needed.")
-    network, digest = _load(bundle)
-    return NoduleDetector(bundle.card, network, digest, backend)
-
-
-def _load(bundle: Bundle) -> tuple[nn.Module, str]:
+    digest = bundle.weights_sha256
     network = build(bundle.card.network, bundle.card.settings)
-    digest = load_weights(network, bundle.weights)
-    return folded(network), digest
+    load_weights(network, bundle.weights)
+    return NoduleDetector(bundle.card, folded(network), digest, backend)

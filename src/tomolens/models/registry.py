@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,20 @@ class Bundle:
     def weights(self) -> Path:
         """The safetensors file."""
         return self.folder / "models" / "model.safetensors"
+
+    @property
+    def weights_sha256(self) -> str:
+        """The SHA-256 of the weights file, in hex; what a `Run` is traced by.
+
+        Raises
+        ------
+        ModelError
+            If the file is missing.
+        """
+        if not self.weights.is_file():
+            raise ModelError(f"There are no weights at {self.weights}; a model folder holds models/model.safetensors.")
+        with self.weights.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     @classmethod
     def open(cls, folder: Path) -> Bundle:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch.nn import functional
 
 from tomolens.core.grid import Grid
 from tomolens.core.volume import Volume
@@ -30,8 +29,9 @@ def isotropic(volume: Volume, spacing_mm: float = NETWORK_MM) -> Volume:
     """
     if volume.grid.is_sheared:
         return _unsheared(volume, spacing_mm)
-    grid, factors = _respaced(volume.grid, spacing_mm)
-    return Volume(_interpolated(volume.voxels, factors, grid.shape), grid, volume.unit, volume.modality)
+    grid = volume.grid.respaced((spacing_mm, spacing_mm, spacing_mm))
+    k, j, i = (old / spacing_mm for old in volume.spacing_mm)
+    return Volume(_interpolated(volume.voxels, (k, j, i), grid.shape), grid, volume.unit, volume.modality)
 
 
 def normalised(voxels: NDArray[Any]) -> torch.Tensor:
@@ -41,44 +41,30 @@ def normalised(voxels: NDArray[Any]) -> torch.Tensor:
     return hu.sub_((low + high) / 2).div_((high - low) / 2)
 
 
-def _respaced(grid: Grid, spacing_mm: float) -> tuple[Grid, tuple[float, float, float]]:
-    """The isotropic grid and the exact scale factors; sizes are rounded down as torch does."""
-    k, j, i = (old / spacing_mm for old in grid.spacing_mm)
-    shape = [max(1, int(np.floor(n * f + 1e-6))) for n, f in zip(grid.shape, (k, j, i), strict=True)]
-    affine = grid.affine.copy()
-    affine[:3, :3] = grid.directions.T * spacing_mm
-    affine[:3, 3] = grid.to_mm((0.5 / np.array([k, j, i])) - 0.5)
-    return Grid((shape[0], shape[1], shape[2]), affine, grid.frame_of_reference), (k, j, i)
-
-
 def _interpolated(
     voxels: NDArray[Any], factors: tuple[float, float, float], shape: tuple[int, int, int]
 ) -> NDArray[np.float32]:
     """Linear, in plane first and a few slices at a time (bounded memory), then along the slices."""
-    plane = np.empty((len(voxels), shape[1], shape[2]), np.float32)
+    plane = torch.empty((len(voxels), shape[1], shape[2]))
     for first in range(0, len(voxels), _SLICES_AT_ONCE):
         part = torch.from_numpy(voxels[first : first + _SLICES_AT_ONCE].astype(np.float32))
-        scaled = _scaled(part[:, None], factors[1:], shape[1:], "bilinear")
-        plane[first : first + _SLICES_AT_ONCE] = scaled[:, 0].numpy()
-    if abs(factors[0] - 1) < 1e-6:
-        return plane[: shape[0]]
-    columns = torch.from_numpy(plane).reshape(1, 1, len(voxels), -1)
-    return np.asarray(_scaled(columns, (factors[0], 1.0), (shape[0], columns.shape[-1]), "bilinear").numpy()).reshape(
-        shape
-    )
+        rows = _along(part, 1, factors[1], shape[1])
+        plane[first : first + _SLICES_AT_ONCE] = _along(rows, 2, factors[2], shape[2])
+    return np.asarray(_along(plane, 0, factors[0], shape[0]).numpy())
 
 
-def _scaled(images: torch.Tensor, factors: tuple[float, float], shape: tuple[int, int], mode: str) -> torch.Tensor:
-    """Torch's interpolation with the exact factors: output pixel o samples (o + 0.5) / factor - 0.5."""
-    # nudged up so that torch's floor(n * factor) never falls one short of the grid; the shift is under 1e-6 voxel
-    nudged = tuple(f * (1 + 1e-9) for f in factors)
-    scaled = functional.interpolate(
-        images, scale_factor=nudged, mode=mode, align_corners=False, recompute_scale_factor=False
-    )
-    missing = [max(0, want - have) for want, have in zip(shape, scaled.shape[2:], strict=True)]
-    if any(missing):
-        scaled = functional.pad(scaled, (0, missing[1], 0, missing[0]), mode="replicate")
-    return scaled[..., : shape[0], : shape[1]]
+def _along(image: torch.Tensor, axis: int, factor: float, size: int) -> torch.Tensor:
+    """Linear interpolation along one axis: output o samples (o + 0.5) / factor - 0.5; the edges are repeated.
+
+    Not torch's `interpolate`: where rounding gives the output the input's size, that copies and drops the factor.
+    """
+    if size == image.shape[axis] and abs(factor - 1) < 1e-9:
+        return image
+    at = ((torch.arange(size, dtype=torch.float64) + 0.5) / factor - 0.5).clamp(0, image.shape[axis] - 1)
+    low = at.floor().long()
+    high = (low + 1).clamp(max=image.shape[axis] - 1)
+    weight = (at - low).float().reshape([-1 if a == axis else 1 for a in range(3)])
+    return torch.lerp(image.index_select(axis, low), image.index_select(axis, high), weight)
 
 
 def _unsheared(volume: Volume, spacing_mm: float) -> Volume:

@@ -5,7 +5,7 @@ All are prepared by the functions that inference uses, at 1 mm in canonical orde
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,10 +70,6 @@ class Background:
     kind: str
     grid: Grid | None = None
     lungs: Lungs | None = None
-
-    def with_marks(self, marks: Sequence[Mark]) -> Background:
-        """The same lung with more known."""
-        return replace(self, marks=(*self.marks, *marks))
 
 
 def background_of_scan(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.metadata import version
-from importlib.resources import files
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +76,13 @@ def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
         _write(temporary / "configs" / "train.json", config.to_json() + "\n")
         _write(temporary / "docs" / "README.md", _card(publication, config))
         _write(temporary / "docs" / LOG, (run / LOG).read_text(encoding="utf-8"))
-        _write(temporary / "LICENSE", files("tomolens.training").joinpath("model_licence.txt").read_text("utf-8"))
+        _write(temporary / "LICENSE", _licence())
     return Bundle.open(folder)
+
+
+def _licence() -> str:
+    """The text of Tomolens's own licence, under which its weights are published."""
+    return distribution("tomolens").read_text("licenses/LICENSE") or ""
 
 
 def _write(file: Path, text: str) -> None:
