@@ -1,6 +1,6 @@
 """How good and how fast the nodule detector is, on data it was never trained on, beside a classical blob detector.
 
-    python benchmarks/detection.py [--shared ../shared/data] [--model NAME] [--cases 12] [--phantoms 6]
+    python benchmarks/detection.py [--shared ../shared/data] [--model NAME] [--cases 12] [--phantoms 12]
 
 Prints four tables: the real scan LIDC-IDRI-0314; the sample phantom; held-out LIDC nodules inserted into a held-out
 real lung and into phantoms of other seeds, with the control of nodule-free balls pasted by the same recipe; seconds and
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--model", default=None)
     parser.add_argument("--cases", type=int, default=12, help="real-lung cases with inserted nodules")
-    parser.add_argument("--phantoms", type=int, default=6, help="phantom-lung cases")
+    parser.add_argument("--phantoms", type=int, default=12, help="phantom-lung cases")
     wishes = parser.parse_args()
     model = load_detector(wishes.model, device="cpu")
     threshold = model.card.default_min_score
@@ -70,7 +70,7 @@ def main() -> None:
     speed(wishes.shared, model)
     real_scan(wishes.shared, finders, threshold)
     sample_phantom(finders, threshold)
-    inserted(wishes.shared, finders, wishes.cases, wishes.phantoms)
+    inserted(wishes.shared, finders, threshold, wishes.cases, wishes.phantoms)
 
 
 def log_blobs(volume: Volume) -> list[Finding]:
@@ -146,14 +146,14 @@ def sample_phantom(finders: dict[str, Find], threshold: float) -> None:
     print()
 
 
-def inserted(shared: Path, finders: dict[str, Find], cases: int, phantoms: int) -> None:
+def inserted(shared: Path, finders: dict[str, Find], threshold: float, cases: int, phantoms: int) -> None:
     donors = [d for d in nodule_donors(shared / "open") if d.diameter_mm >= 4]
     marks = [read_marks(shared / "open/ct" / f"annotations{x}.csv")["LIDC-IDRI-0314"] for x in ("", "_excluded")]
     real = background_of_scan("LIDC-IDRI-0314", read_volume(shared / "open/ct/LIDC-IDRI-0314"), *marks)
     print(f"held-out nodules of 4 mm and more ({len(donors)} of them), {NODULES_A_CASE} a case")
-    froc("real lung 0314", (case_of(real, donors, n) for n in range(cases)), finders)
+    froc("real lung 0314", (case_of(real, donors, n) for n in range(cases)), finders, threshold)
     seeds = range(FIRST_PHANTOM_SEED, FIRST_PHANTOM_SEED + phantoms)
-    froc("phantom lungs", (case_of(phantom_lung(seed), donors, seed) for seed in seeds), finders)
+    froc("phantom lungs", (case_of(phantom_lung(seed), donors, seed) for seed in seeds), finders, threshold)
 
 
 def phantom_lung(seed: int) -> Background:
@@ -200,7 +200,7 @@ def a_ball(background: Background, old: Known, rng: np.random.Generator):
     return decoy(background.voxels, center, rng)
 
 
-def froc(title: str, cases: Iterable[Case], finders: dict[str, Find]) -> None:
+def froc(title: str, cases: Iterable[Case], finders: dict[str, Find], threshold: float) -> None:
     """Sensitivity against false positives a scan for each finder over the same cases."""
     marks: dict[str, list[tuple[float, tuple[int, int] | None]]] = {name: [] for name in finders}
     errors: dict[str, list[float]] = {name: [] for name in finders}
@@ -215,12 +215,12 @@ def froc(title: str, cases: Iterable[Case], finders: dict[str, Find]) -> None:
                     errors[name].append(float(np.linalg.norm(finding.center_lps_mm - case.nodules[hit[0]][0])))
                 elif not hits(finding, case.ignored):
                     marks[name].append((finding.score, None))
-                fired[name] += bool(hits(finding, case.controls)) and finding.score >= 0.5
+                fired[name] += bool(hits(finding, case.controls)) and finding.score >= threshold
     print(f" {title}: {scans} cases, {total} nodules; sensitivity at {', '.join(f'{r:g}' for r in RATES)} FP a scan")
     for name in finders:
         values = sensitivities(marks[name], total, scans)
         line = " ".join(f"{v:.2f}" for v in values)
-        note = "" if name == BASELINE else f"; {fired[name]} of {controls} controls fired at 0.5"
+        note = "" if name == BASELINE else f"; {fired[name]} of {controls} controls fired at {threshold}"
         print(f"  {name:24s} {line}; mean {values.mean():.3f}; centre error {np.median(errors[name]):.1f} mm{note}")
     print(flush=True)
 

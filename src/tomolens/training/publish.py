@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from tomolens.core.errors import OptionError
 from tomolens.io.atomic import whole_folder
@@ -70,7 +70,7 @@ def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
     with whole_folder(folder) as temporary:
         for part in ("configs", "models", "docs"):
             (temporary / part).mkdir()
-        save_file(_weights(state["averaged"]), temporary / "models" / "model.safetensors")
+        (temporary / "models" / "model.safetensors").write_bytes(save(_weights(state["averaged"])))
         metadata = _metadata(publication, config, int(state["round"]))
         _write(temporary / "configs" / "metadata.json", json.dumps(metadata, indent=2) + "\n")
         _write(temporary / "configs" / "train.json", config.to_json() + "\n")
