@@ -91,3 +91,12 @@ def test_a_threshold_that_is_no_number_is_refused() -> None:
     metadata["tomolens"]["default_min_score"] = "high"
     with pytest.raises(ModelError, match="high"):
         ModelCard.from_metadata(metadata)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_voxel_that_is_no_number_is_refused_and_not_read_around(wrong: float) -> None:
+    voxels = np.zeros(CHEST.shape, np.float32)
+    CONTRACT.check(replace(CHEST, voxels=voxels.copy()))
+    voxels[3, 4, 5] = wrong
+    with pytest.raises(ContractError, match="no number"):
+        CONTRACT.check(replace(CHEST, voxels=voxels))

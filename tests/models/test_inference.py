@@ -87,6 +87,13 @@ class Hungry(torch.nn.Module):
         return image[:, :, ::4, ::4, ::4].expand(-1, 5, -1, -1, -1)
 
 
+def test_a_pass_in_half_precision_leaves_the_weights_as_they_were(network: torch.nn.Module) -> None:
+    before = [parameter.clone() for parameter in network.parameters()]
+    Pass(network, Backend(torch.device("cpu"), torch.bfloat16), silent).over(torch.zeros(32, 32, 32))
+    for parameter, expected in zip(network.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=0, atol=0)
+
+
 def test_out_of_memory_halves_the_slabs_and_says_so() -> None:
     hungry, told = Hungry(280), []
     once = Pass(hungry, FLOAT, told.append)

@@ -89,3 +89,10 @@ def test_the_box_holds_the_mask_with_its_margin_and_stays_in_the_scan() -> None:
     assert box.contains(lungs.grid.to_mm(np.argwhere(lungs.mask))).all()
     assert min(start) >= 0
     assert all(a + n <= m for a, n, m in zip(start, shape, volume.shape, strict=True))
+
+
+def test_the_last_slices_of_a_scan_count_though_they_fill_no_block() -> None:
+    volume = chest(shape=(302, 80, 100), spacing=(1.0, 3.0, 3.0))
+    deep = Volume(volume.voxels[5:298].repeat(2, axis=0)[:302].copy(), volume.grid)  # lung up to the last slice
+    places = deep.grid.to_mm([(k, 36, 30) for k in (0, 150, 299, 300, 301)])
+    assert find_lungs(deep).holds(places).all()

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tomolens.core.errors import ContractError, ModelError
 from tomolens.core.volume import Unit
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tomolens.core.volume import Volume
 
 
@@ -41,6 +45,7 @@ class InputContract:
         reasons = (
             (volume.modality != self.modality, f"it is {volume.modality}, the model takes {self.modality}"),
             (volume.unit != self.unit, f"its unit is {volume.unit}, the model takes {self.unit}"),
+            (not _is_finite(volume.voxels), "it has voxels that are no number (NaN or infinite)"),
             (spacing > most, f"its spacing is {spacing:.2f} mm, at most {most:g} mm will do"),
             (extent < least, f"it covers {extent:.0f} mm, at least {least:g} mm are needed along each axis"),
         )
@@ -57,6 +62,10 @@ class InputContract:
         reasons = self.refusals(volume)
         if reasons:
             raise ContractError(f"{volume.name} cannot be read by this model: {'; '.join(reasons)}.")
+
+
+def _is_finite(voxels: NDArray[Any]) -> bool:
+    return voxels.dtype.kind != "f" or bool(np.isfinite(voxels).all())
 
 
 @dataclass(frozen=True)

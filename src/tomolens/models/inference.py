@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
@@ -119,7 +120,8 @@ class Pass:
         self.progress(Step(text, 0, 0))
 
     def _slabs(self, padded: torch.Tensor, slab: int) -> torch.Tensor:
-        network = self.network.to(self.backend.device, self.backend.dtype)
+        # a copy: the weights stay in float32 for the next run, and runs in several threads do not share their hooks
+        network = deepcopy(self.network).to(self.backend.device, self.backend.dtype)
         network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # torch's stub lacks it
         starts = range(0, len(padded), slab)
         parts = []

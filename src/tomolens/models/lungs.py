@@ -47,12 +47,14 @@ class Lungs:
     grid: Grid
 
     def holds(self, lps_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether each of (n, 3) LPS points lies in the mask; outside the grid is False."""
+        """Whether each of (n, 3) LPS points lies in the mask; far outside the grid is False.
+
+        The last few voxels of a scan may stand beyond the last whole block: they count as that block.
+        """
         kji = np.round(self.grid.to_kji(lps_mm)).astype(int)
-        inside = ((kji >= 0) & (kji < self.mask.shape)).all(axis=1)
-        held = np.zeros(len(kji), bool)
-        held[inside] = self.mask[tuple(kji[inside].T)]
-        return held
+        nearest = np.clip(kji, 0, np.asarray(self.mask.shape) - 1)
+        near = (np.abs(kji - nearest) <= 1).all(axis=1)
+        return np.asarray(near & self.mask[tuple(nearest.T)])
 
     def box_kji(self, grid: Grid, margin_mm: float) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """Start and shape, in voxels of ``grid`` (same axes), of the box around mask and margin, cut at the grid."""
