@@ -114,9 +114,8 @@ def real_scan(shared: Path, finders: dict[str, Find], threshold: float) -> None:
         seen = [f for f in kept_by(name, findings, threshold, 1) if not hits(f, nodules)]
         spared = sum(bool(hits(f, ignored)) for f in seen)
         where = "not found" if rank is None else described(findings[rank], rank, nodules[0][0])
-        print(
-            f"  {name:24s} {where}; at the threshold {len(seen) - spared} false positives, {spared} on excluded marks"
-        )
+        shown = "its surest mark alone" if name == BASELINE else "at the threshold"
+        print(f"  {name:24s} {where}; {shown}: {len(seen) - spared} false positives, {spared} on excluded marks")
     print()
 
 
