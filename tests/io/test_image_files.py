@@ -328,6 +328,20 @@ def test_a_header_that_was_moved_since_overrules_the_exact_grid(tmp_path: Path) 
     assert shift == pytest.approx((-5, 0, 0), abs=1e-3)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_header_whose_spacing_was_rounded_since_overrules_the_exact_grid(tmp_path: Path, axis: int) -> None:
+    spacing = np.array([2.0, 0.7031, 0.7031])
+    path = write_volume(
+        Volume(numbered(), Grid.from_axes(SHAPE, tuple(spacing), (-180, -170, -1200))), tmp_path / "a.nii"
+    )
+    image = nib.load(path)
+    rounded = image.affine.copy()
+    rounded[:3, 2 - axis] *= 0.7 / 0.7031
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), rounded, image.header), tmp_path / "b.nii")
+    spacing[axis] *= 0.7 / 0.7031
+    assert read_volume(tmp_path / "b.nii").spacing_mm == pytest.approx(spacing, abs=1e-6)
+
+
 def test_the_real_mr_volumes_are_read_where_simpleitk_reads_them(shared_data: Path) -> None:
     path = next((shared_data / "open" / "mri").rglob("*.nii.gz"))
     volume, image = read_volume(path), sitk.ReadImage(str(path))

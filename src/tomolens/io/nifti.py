@@ -8,7 +8,7 @@ counts only while it agrees with the header.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,8 @@ _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 _TEXT = 6
 _SCANNER = 1
 _SAME_PLACE_MM = 0.1
-_FLOAT32 = 1e-5
-"""Relative agreement of the exact affine with the header's float32 one."""
+_FLOAT32_MM = 1e-3
+"""More than float32 rounds away anywhere in an image of a patient."""
 
 
 def read_nifti(path: Path) -> ImageContent:
@@ -51,8 +51,8 @@ def read_nifti(path: Path) -> ImageContent:
     if stored.ndim != 3 or stored.dtype.kind not in "iuf":
         raise ReadError(f"{path}: {stored.ndim} dimensions of {stored.dtype}, not one 3D image of numbers.")
     facts = _facts(header)
-    affine = _exact(_affine(header, path), facts)
     voxels = rescaled(stored.transpose(2, 1, 0), slope, intercept)
+    affine = _exact(_affine(header, path), facts, voxels.shape)
     return ImageContent(voxels, Grid(voxels.shape, affine, facts.get("frame_of_reference")), facts, _notes(header))
 
 
@@ -75,19 +75,24 @@ def _affine(header: Any, path: Path) -> NDArray[np.float64]:
     return np.asarray(_LPS_FROM_RAS @ ras)[:, _KJI]
 
 
-def _exact(affine: NDArray[np.float64], facts: Mapping[str, Any]) -> NDArray[np.float64]:
+def _exact(affine: NDArray[np.float64], facts: Mapping[str, Any], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """The exact affine of the facts, where it is the header's but for rounding."""
     exact = np.asarray(facts.get("affine_kji_to_lps_mm", affine), float)
-    agrees = exact.shape == (4, 4) and np.abs(exact - affine).max() <= _FLOAT32 * np.abs(affine[:3]).max()
+    agrees = exact.shape == (4, 4) and _apart_mm(exact, affine, shape) <= _FLOAT32_MM
     return exact if agrees else affine
+
+
+def _apart_mm(one: NDArray[np.float64], other: NDArray[np.float64], shape: Iterable[int]) -> float:
+    """How far apart two affines place a corner of one array, at most. An axis of one voxel counts too."""
+    corners = np.array(list(product(*[(0, n) for n in shape], (1,))))
+    return float(np.linalg.norm(corners @ (one - other)[:3].T, axis=1).max())
 
 
 def _notes(header: Any) -> tuple[str, ...]:
     sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     if sform is None or qform is None:
         return ()
-    corners = np.array(list(product(*[(0, n - 1) for n in header.get_data_shape()[:3]])))
-    apart = np.linalg.norm(corners @ (sform - qform)[:3, :3].T + (sform - qform)[:3, 3], axis=1).max()
+    apart = _apart_mm(sform, qform, header.get_data_shape()[:3])
     if apart <= _SAME_PLACE_MM:
         return ()
     return (f"its sform and qform place it up to {apart:.1f} mm apart; the sform was used",)
