@@ -137,6 +137,13 @@ def test_a_card_that_lacks_a_field_is_refused(tmp_path: Path) -> None:
         Publication.read(card)
 
 
+def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OptionError, match="something else"):
+        publish(tmp_path / "run", Publication("a", "1", "", "", "", "", 0.5, {}), tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+
 def test_a_folder_without_checkpoint_cannot_be_published(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=CHECKPOINT):
         publish(tmp_path, Publication("a", "1", "", "", "", "", 0.5, {}), tmp_path / "b")

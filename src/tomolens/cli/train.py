@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tomolens.cli.stopping import INTERRUPTED
+from tomolens.core.errors import TomolensError
+
 if TYPE_CHECKING:
     from tomolens.core.progress import Step
+
+FIRST_PHANTOM_SEED = 100
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a model; publish a training run as a model folder.")
 
 
 @train_app.command()
 def detector(
-    data: Annotated[Path, typer.Option(help="Folder with ct/, lidc_cubes51/ and lidc_voi/ (each may be absent).")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            exists=True, file_okay=False, help="Folder with ct/, lidc_cubes51/ and lidc_voi/ (each may be absent)."
+        ),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the run; one that was stopped is gone on with.")],
     seed: Annotated[int, typer.Option(help="Seed of the weights and of every patch.")] = 20,
     rounds: Annotated[
         int, typer.Option(help="Rounds; after each, hard negatives are mined and a checkpoint is written.")
-    ] = 12,
+    ] = 7,
     steps: Annotated[int, typer.Option(help="Batches a round.")] = 300,
     batch: Annotated[int, typer.Option(help="Patches of 64 mm a batch.")] = 8,
-    phantoms: Annotated[int, typer.Option(help="Generated chests that are added to the data.")] = 12,
+    phantoms: Annotated[int, typer.Option(help="Generated chests that are added to the data.")] = 10,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Train the lung nodule detector.
@@ -43,15 +55,14 @@ def detector(
     from tomolens.training.detector import TrainConfig, Trainer
     from tomolens.training.sources import load_training_data
 
-    config = TrainConfig(
-        seed=seed, rounds=rounds, steps=steps, batch=batch, phantom_seeds=tuple(range(100, 100 + phantoms))
-    )
-    with Bars(*Bars.get_default_columns()) as bars:
+    with _refusals(), Bars(*Bars.get_default_columns()) as bars:
         bar = bars.add_task("read data", total=None)
 
         def tell(step: Step) -> None:
             bars.update(bar, description=step.stage, completed=step.done, total=step.total or None)
 
+        seeds = tuple(range(FIRST_PHANTOM_SEED, FIRST_PHANTOM_SEED + phantoms))
+        config = TrainConfig(seed=seed, rounds=rounds, steps=steps, batch=batch, phantom_seeds=seeds)
         Trainer(config, load_training_data(data, config.phantom_seeds, tell), out, device).run(tell)
     typer.echo(f"Trained {config.total_steps} steps; publish with: tomolens train publish {out} CARD.json -o FOLDER")
 
@@ -62,7 +73,8 @@ def publish(
     card: Annotated[
         Path,
         typer.Argument(
-            help="JSON with name, version, summary, intended_use, trained_on, licence, default_min_score, figures."
+            exists=True,
+            help="JSON with name, version, summary, intended_use, trained_on, licence, default_min_score, figures.",
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Model folder to write; an older one there is replaced.")],
@@ -71,5 +83,19 @@ def publish(
     from tomolens.training.publish import Publication
     from tomolens.training.publish import publish as write
 
-    bundle = write(run, Publication.read(card), out)
+    with _refusals():
+        bundle = write(run, Publication.read(card), out)
     typer.echo(f"{bundle.folder}: {bundle.card.name} {bundle.card.version}")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Say an expected error in one line and end with exit code 2; after Ctrl-C say that the run goes on."""
+    try:
+        yield
+    except TomolensError as wrong:
+        typer.echo(f"Error: {wrong}", err=True)
+        raise typer.Exit(2) from wrong
+    except KeyboardInterrupt as stopped:
+        typer.echo("Stopped. The same command goes on from the last finished round.", err=True)
+        raise typer.Exit(INTERRUPTED) from stopped

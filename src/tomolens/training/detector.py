@@ -63,13 +63,13 @@ class TrainConfig:
     """
 
     seed: int = 20
-    rounds: int = 12
+    rounds: int = 7
     steps: int = 300
     batch: int = 8
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     ema: float = 0.995
-    phantom_seeds: tuple[int, ...] = tuple(range(100, 112))
+    phantom_seeds: tuple[int, ...] = tuple(range(100, 110))
     workers: int = 1
     network: str = "center_net"
     settings: Mapping[str, Any] = field(default_factory=dict)

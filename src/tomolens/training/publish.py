@@ -61,8 +61,10 @@ def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
     Raises
     ------
     OptionError
-        If ``run`` holds no checkpoint.
+        If ``run`` holds no checkpoint, or ``folder`` holds something that is no model folder.
     """
+    if folder.exists() and not (folder / "configs" / "metadata.json").is_file() and any(folder.iterdir()):
+        raise OptionError(f"{folder} holds something else than a model; choose a new folder or one to be replaced.")
     if not (run / CHECKPOINT).is_file():
         raise OptionError(f"{run} holds no {CHECKPOINT}; give the folder that `tomolens train detector` wrote.")
     config = TrainConfig.from_json((run / CONFIG).read_text(encoding="utf-8"))
