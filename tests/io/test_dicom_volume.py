@@ -194,6 +194,16 @@ def test_numbers_from_a_table_are_refused(tmp_path: Path) -> None:
         read_volume(tmp_path)
 
 
+@pytest.mark.parametrize(("slope", "modality"), [(0, "CT"), (-1, "CT"), (0, "MR")])
+def test_a_slope_that_cannot_be_meant_is_refused_with_its_file_and_value(
+    tmp_path: Path, slope: int, modality: str
+) -> None:
+    write_series(tmp_path, Modality=modality)
+    write_slice(tmp_path / "003.dcm", stored_volume()[3], (-10, -20, 37.5), RescaleSlope=slope, Modality=modality)
+    with pytest.raises(ReadError, match=rf"RescaleSlope of 003\.dcm is {slope}"):
+        read_volume(tmp_path)
+
+
 def test_a_series_with_a_missing_slice_is_refused_and_names_the_gap(tmp_path: Path) -> None:
     write_series(tmp_path, 9, only={0, 1, 2, 3, 5, 6, 7, 8})
     with pytest.raises(MissingSliceError) as refused:

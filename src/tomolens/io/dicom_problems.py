@@ -1,8 +1,8 @@
 """What a reader of a stack should know, and what keeps it from being a volume.
 
 The kinds of `Problem`. Refused: ``repeated-positions``, ``missing-slice``, ``unequal-spacing``, ``shifted-slices``,
-``localizer``, ``modality-lut``, ``transfer-syntax``, ``not-hu``. Said only: ``empty-series-uid``, ``divided-series``,
-``duplicate-instances``, ``no-thickness``, ``gantry-tilt``, ``mosaic``, ``lossy-compression``.
+``localizer``, ``modality-lut``, ``rescale-slope``, ``transfer-syntax``, ``not-hu``. Said only: ``empty-series-uid``,
+``divided-series``, ``duplicate-instances``, ``no-thickness``, ``gantry-tilt``, ``mosaic``, ``lossy-compression``.
 """
 
 from __future__ import annotations
@@ -104,6 +104,9 @@ def _numbers(stack: Stack) -> Iterator[Problem]:
         )
     if any(s.rescale.has_table for s in stack.slices):
         yield Problem("modality-lut", "Its numbers come from a table (Modality LUT), which is not read.", refused=True)
+    sloping = next((s for s in stack.slices if not _is_slope(s)), None)
+    if sloping is not None:
+        yield Problem("rescale-slope", _no_slope(sloping), refused=True)
     undecodable = next((s for s in stack.slices if not is_supported(s.pixels)), None)
     if undecodable is not None:
         name = syntax_name(undecodable.pixels.transfer_syntax)
@@ -113,6 +116,18 @@ def _numbers(stack: Stack) -> Iterator[Problem]:
     unlike = next((s for s in stack.slices if s.series.modality == "CT" and not is_hu(s)), None)
     if unlike is not None and not first.is_localizer:
         yield Problem("not-hu", _not_hu(unlike), refused=True)
+
+
+def _is_slope(item: Slice) -> bool:
+    """Whether the rescale slope can be meant: 0 makes all numbers one, and in HU the denser is the greater."""
+    return item.rescale.slope > 0 or (item.rescale.slope < 0 and item.series.modality != "CT")
+
+
+def _no_slope(item: Slice) -> str:
+    accepted = "a slope above 0" if item.series.modality == "CT" else "a slope other than 0"
+    return (
+        f"RescaleSlope of {item.where} is {item.rescale.slope:g}; {accepted} is accepted."
+    )
 
 
 def is_hu(item: Slice) -> bool:
