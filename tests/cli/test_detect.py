@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -225,6 +226,49 @@ def test_a_nifti_file_and_nifti_files_in_a_folder_are_read(tomolens, tmp_path, o
     assert statuses(out) == {"case-1": "skipped"}
     (folder,) = out.glob("case-1-*")
     assert len(read_detection(folder)) == 2
+
+
+def test_files_of_one_name_in_two_folders_are_two_patients_and_both_are_read(tomolens, tmp_path, out):
+    for patient in ("A", "B"):
+        path = write_volume(marked_volume(scans.GRID), tmp_path / patient / "scan.nii.gz")
+        assert "1 done" in tomolens("detect", path, "-o", out).stdout
+    assert folders(out) == ["scan", "scan"]
+    assert "1 skipped" in tomolens("detect", tmp_path / "A", "-o", out).stdout
+
+
+def test_an_image_file_that_was_written_anew_is_read_anew(tomolens, tmp_path, out):
+    path = write_volume(marked_volume(scans.GRID), tmp_path / "scan.nii")
+    tomolens("detect", path, "-o", out)
+    os.utime(path, ns=(0, 0))
+    assert "done again: fingerprint was" in tomolens("detect", path, "-o", out).stderr
+
+
+def test_a_header_whose_voxels_lie_in_another_file_is_read_anew_where_that_one_was_written_anew(
+    tomolens, tmp_path, out
+):
+    path = tmp_path / "scan.mhd"
+    sitk.WriteImage(sitk.GetImageFromArray(marked_volume(scans.GRID).voxels), path)
+    tomolens("detect", path, "-o", out, "--modality", "CT")
+    os.utime(tmp_path / "scan.raw", ns=(0, 0))
+    assert "done again: fingerprint was" in tomolens("detect", path, "-o", out, "--modality", "CT").stderr
+
+
+def test_dicom_of_equal_names_without_a_series_uid_is_never_taken_for_another_patients(tomolens, tmp_path, out):
+    for seed, patient in enumerate(("A", "B")):
+        scans.ct(tmp_path / patient, SeriesInstanceUID="", StudyInstanceUID="")
+        for file in (tmp_path / patient).iterdir():
+            os.utime(file, ns=(0, 0))
+        assert "1 done" in tomolens("detect", tmp_path / patient, "-o", out).stdout
+        assert len(folders(out)) == seed + 1
+
+
+def test_a_dicom_series_whose_folder_was_moved_is_skipped_and_one_that_was_written_anew_is_not(tomolens, tmp_path, out):
+    folder = scans.ct(tmp_path / "before")
+    tomolens("detect", folder, "-o", out)
+    moved = folder.rename(tmp_path / "after")
+    assert "1 skipped" in tomolens("detect", moved, "-o", out).stdout
+    os.utime(moved / "0-0003.dcm", ns=(0, 0))
+    assert "done again: fingerprint was" in tomolens("detect", moved, "-o", out).stderr
 
 
 def test_an_image_file_that_shows_no_hu_is_refused_unless_the_user_knows_better(tomolens, tmp_path, out):

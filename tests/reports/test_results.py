@@ -14,7 +14,7 @@ from tomolens.reports.results import About, Request, read_result, write_error, w
 
 GRID = Grid.from_axes((20, 30, 30), (2.5, 2.0, 2.0))
 ABOUT = About("1.2.3", 0, "1.2", "Lung <i>1.0</i>", "CT", GRID.shape, GRID.spacing_mm, ("A & B were tilted.",))
-REQUEST = Request("net", "1.0", "a" * 64, 0.5, "keep", "refuse", None, 20)
+REQUEST = Request("net", "1.0", "a" * 64, 0.5, "keep", "refuse", None, 20, "f" * 64)
 RUN = Run("net", "1.0", "a" * 64, {"min_score": 0.5}, "1.2.3", versions={"torch": "<2>"}, seconds={"total": 1.23456})
 
 

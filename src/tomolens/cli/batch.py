@@ -152,6 +152,7 @@ class Batch:
             missing=wish.missing,
             modality=wish.modality,
             files=job.files,
+            fingerprint=job.fingerprint,
         )
 
     def _load(self) -> Detector:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _NO_SCAN = {"localizer", "not-hu"}
 """Kinds of problem that say that a CT series is no scan of the body in HU, rather than that it is broken."""
+_DETACHED = {".nhdr", ".mhd"}
+"""Headers whose voxels lie in a file of their own."""
 _LONGEST_SLUG = 48
 
 
@@ -27,12 +30,16 @@ _LONGEST_SLUG = 48
 class Job:
     """One volume to read.
 
-    ``name`` is that of its result folder: from the description, and from a hash of the SeriesInstanceUID (of the path
-    where there is none), so that it is the same in every call whatever else lies in the folder.
+    ``name`` is that of its result folder: from the description, and from a hash of the SeriesInstanceUID (of the whole
+    path where there is none), so that it is the same in every call whatever else lies in the folder.
+
+    ``fingerprint`` is another where the files are others, or were written anew, since the folder was looked through. A
+    DICOM series keeps it when its folder is moved; what has no SeriesInstanceUID does not.
     """
 
     source: Series | Path
     name: str
+    fingerprint: str
 
     @property
     def series(self) -> Series | None:
@@ -89,10 +96,10 @@ def find_jobs(root: Path, progress: Progress) -> Found:
         If there is no such file or folder.
     """
     if root.is_file() and _is_image(root):
-        return Found((_image_job(root, root.parent),), ())
+        return Found((_image_job(root),), ())
     scan = find_series(root, progress=progress)
-    images = tuple(_image_job(p.path, root) for p in scan.passed_over if _is_image(p.path))
-    jobs = tuple(_series_job(series, root) for series in scan) + images
+    images = tuple(_image_job(p.path) for p in scan.passed_over if _is_image(p.path))
+    jobs = tuple(map(_series_job, scan)) + images
     return Found(_distinct(jobs), tuple(p for p in scan.passed_over if not _is_image(p.path)))
 
 
@@ -100,22 +107,41 @@ def _is_image(path: Path) -> bool:
     return image_suffix(path) in IMAGE_SUFFIXES
 
 
-def _series_job(series: Series, root: Path) -> Job:
-    identity = series.uid or f"{series.study_uid} {_inside(series.files[0], root)}"
-    return Job(series, _name(series.description, f"{identity} {series.part}"))
+def _series_job(series: Series) -> Job:
+    identity = series.uid or f"{series.study_uid} {series.files[0].resolve()}"
+    files = {*series.files, *(file for file, _ in series.copies)}
+    name = _name(series.description, f"{identity} {series.part}")
+    return Job(series, name, _fingerprint(identity, files))
 
 
-def _image_job(path: Path, root: Path) -> Job:
-    return Job(path, _name(path.name.removesuffix(image_suffix(path)), _inside(path, root)))
+def _image_job(path: Path) -> Job:
+    identity, stem = str(path.resolve()), path.name.removesuffix(image_suffix(path))
+    files = {path}
+    if image_suffix(path) in _DETACHED:
+        files |= {file for file in path.parent.iterdir() if file.stem == path.stem and file.is_file()}
+    return Job(path, _name(stem, identity), _fingerprint(identity, files))
 
 
-def _inside(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+def _fingerprint(identity: str, files: Iterable[Path]) -> str:
+    return _sha256("\n".join([identity, *sorted(map(_state, files))]))
+
+
+def _state(file: Path) -> str:
+    """What changes when a file is written anew; reading it tells why it cannot be read, not this."""
+    try:
+        facts = file.stat()
+    except OSError:
+        return file.name
+    return f"{file.name} {facts.st_size} {facts.st_mtime_ns}"
+
+
+def _sha256(text: str) -> str:
+    return sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def _name(description: str, identity: str) -> str:
     slug = "-".join(re.findall(r"[A-Za-z0-9]+", description))[:_LONGEST_SLUG].strip("-")
-    return f"{slug or 'series'}-{sha256(identity.encode()).hexdigest()[:8]}"
+    return f"{slug or 'series'}-{_sha256(identity)[:8]}"
 
 
 def _distinct(jobs: tuple[Job, ...]) -> tuple[Job, ...]:

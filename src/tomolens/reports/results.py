@@ -33,7 +33,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Request:
-    """All that decides a result beside the voxels: the model, the options and how many files there were."""
+    """All that decides a result: the model, the options and the files.
+
+    ``fingerprint`` is a hash that changes where a file is another or was written anew.
+    """
 
     model: str
     model_version: str
@@ -43,6 +46,7 @@ class Request:
     missing: str
     modality: str | None
     files: int
+    fingerprint: str
 
     def differences(self, other: Request) -> str:
         """What differs, e.g. ``min_score 0.5, now 0.3``; empty where nothing does."""
