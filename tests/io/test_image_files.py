@@ -210,6 +210,101 @@ def test_an_nrrd_that_does_not_say_where_it_lies_is_refused(tmp_path: Path) -> N
         read_volume(tmp_path / "a.nrrd")
 
 
+NRRD = {
+    "type": "short",
+    "dimension": "3",
+    "sizes": "2 3 4",
+    "encoding": "raw",
+    "endian": "little",
+    "space": "left-posterior-superior",
+    "space directions": "(2,0,0) (0,3,0) (0,0,5)",
+    "space origin": "(-30,-40,60)",
+}
+META = {
+    "ObjectType": "Image",
+    "NDims": "3",
+    "DimSize": "2 3 4",
+    "Offset": "-30 -40 60",
+    "TransformMatrix": "1 0 0 0 1 0 0 0 1",
+    "ElementSpacing": "2 3 5",
+    "ElementType": "MET_SHORT",
+    "ElementDataFile": "LOCAL",
+}
+
+
+def nrrd(path: Path, fields: dict[str, str]) -> Path:
+    lines = ["NRRD0004", "# a comment", *(f"{name}: {value}" for name, value in fields.items()), "key:=value", "", ""]
+    path.write_bytes("\n".join(lines).encode() + bytes(48))
+    return path
+
+
+def meta(path: Path, fields: dict[str, str]) -> Path:
+    path.write_bytes("".join(f"{name} = {value}\n" for name, value in fields.items()).encode() + bytes(48))
+    return path
+
+
+def without(fields: dict[str, str], name: str) -> dict[str, str]:
+    return {key: value for key, value in fields.items() if key != name}
+
+
+@pytest.mark.parametrize("changes", [{}, {"space units": '"mm" "mm" "mm"'}])
+def test_an_nrrd_in_mm_that_says_where_it_lies_is_read(tmp_path: Path, changes: dict[str, str]) -> None:
+    grid = read_volume(nrrd(tmp_path / "a.nrrd", NRRD | changes)).grid
+    assert (*grid.spacing_mm, *grid.to_mm((0, 0, 0))) == (5, 3, 2, -30, -40, 60)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"space units": '"cm" "cm" "cm"'}, "its space units is 'cm', not mm"),
+        ({"Space Units": '"mm" "mm" "m"'}, "its space units is 'm', not mm"),
+        ({"space directions": "(2,0,0) (0,3,0) none"}, "space directions are .* none, not one vector"),
+    ],
+)
+def test_an_nrrd_in_another_unit_or_without_an_axis_is_refused(
+    tmp_path: Path, changes: dict[str, str], said: str
+) -> None:
+    with pytest.raises(GeometryError, match=said):
+        read_volume(nrrd(tmp_path / "a.nrrd", NRRD | changes))
+
+
+def test_an_nrrd_without_an_origin_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(GeometryError, match=r"a\.nrrd: its header has no space origin"):
+        read_volume(nrrd(tmp_path / "a.nrrd", without(NRRD, "space origin")))
+
+
+def test_an_nrrd_without_directions_is_refused(tmp_path: Path) -> None:
+    fields = without(NRRD, "space directions") | {"spacings": "2 3 5"}
+    with pytest.raises((GeometryError, ReadError), match=r"no space directions|not a readable"):
+        read_volume(nrrd(tmp_path / "a.nrrd", fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "synonym"),
+    [
+        ("Offset", "Position"),
+        ("Offset", "Origin"),
+        ("TransformMatrix", "Orientation"),
+        ("ElementSpacing", "ElementSize"),
+    ],
+)
+def test_a_metaimage_that_does_not_say_where_it_lies_is_refused_and_the_key_is_named(
+    tmp_path: Path, name: str, synonym: str
+) -> None:
+    fields = without(META, name)
+    with pytest.raises(GeometryError, match=rf"a\.mha: its header has no {name}"):
+        read_volume(meta(tmp_path / "a.mha", fields))
+    said = {"ObjectType": "Image", "NDims": "3", synonym: META[name]}
+    grid = read_volume(meta(tmp_path / "a.mha", said | fields)).grid
+    assert (*grid.spacing_mm, *grid.to_mm((0, 0, 0))) == (5, 3, 2, -30, -40, 60)
+
+
+def test_a_metaimage_in_another_unit_is_refused(tmp_path: Path) -> None:
+    fields = without(META, "ElementDataFile") | {"DistanceUnits": "cm", "ElementDataFile": "LOCAL"}
+    with pytest.raises(GeometryError, match="its DistanceUnits is 'cm', not mm"):
+        read_volume(meta(tmp_path / "a.mha", fields))
+
+
 def test_a_foreign_nrrd_in_ras_is_turned_to_lps(tmp_path: Path) -> None:
     header = (
         "NRRD0004\ntype: short\ndimension: 3\nsizes: 2 3 4\nencoding: raw\nendian: little\nspace: RAS\n"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,17 @@ _FACTS = "tomolens"
 _SPACE = "NRRD_space"
 _PATIENT_SPACE = "left-posterior-superior"
 """What ITK says of every NRRD that names a space of the patient, all of which it turns into this one."""
+_NRRD_PLACE = (("space origin",), ("space directions",))
+_META_PLACE = (
+    ("Offset", "Position", "Origin"),
+    ("TransformMatrix", "Rotation", "Orientation"),
+    ("ElementSpacing", "ElementSize"),
+)
+"""What a header must say, each under one of the names that the format knows for it."""
+_NRRD_UNITS = "space units"
+_META_UNITS = "DistanceUnits"
+_MM = ("mm", "", "?")
+"""Millimetres, or no unit named."""
 
 
 def read_itk(path: Path) -> ImageContent:
@@ -32,7 +45,8 @@ def read_itk(path: Path) -> ImageContent:
     ReadError
         If the file is damaged or does not hold one 3D image of numbers.
     GeometryError
-        If an NRRD file names no space of the patient.
+        If the file does not say where in the patient its image lies (an NRRD's space, origin and directions, a
+        MetaImage's Offset, TransformMatrix and ElementSpacing), or says it in another unit than mm.
     """
     try:
         image = sitk.ReadImage(str(path))
@@ -51,11 +65,49 @@ def read_itk(path: Path) -> ImageContent:
 
 
 def _refuse_nowhere(image: sitk.Image, path: Path) -> None:
-    if path.suffix.lower() in (".mha", ".mhd"):
+    """ITK fills in what a file leaves unsaid: the origin 0, a spacing of 1 mm, mm for every unit."""
+    magic, keys = _text_header(path)
+    if not magic.startswith("NRRD"):
+        _refuse_lacking(keys, _META_PLACE, path)
+        _refuse_other_units([keys.get(_META_UNITS, "mm")], _META_UNITS, path)
         return
     space = image.GetMetaData(_SPACE) if image.HasMetaDataKey(_SPACE) else "absent"
     if space != _PATIENT_SPACE:
         raise GeometryError(f"{path}: its space is {space}: it does not say where in the patient its image lies.")
+    keys = {name.lower(): value for name, value in keys.items()}
+    _refuse_lacking(keys, _NRRD_PLACE, path)
+    _refuse_other_units(re.findall(r'"(.*?)"', keys.get(_NRRD_UNITS, "")), _NRRD_UNITS, path)
+    directions = keys["space directions"]
+    if sum("nan" not in axis.lower() for axis in re.findall(r"\(.*?\)", directions)) != 3:
+        raise GeometryError(f"{path}: its space directions are {directions}, not one vector for each of three axes.")
+
+
+def _text_header(path: Path) -> tuple[str, dict[str, str]]:
+    """The first line, and the fields of the text that opens an NRRD or MetaImage file."""
+    with path.open("rb") as file:
+        lines = [line.decode("latin-1").strip() for line in takewhile(bytes.strip, _up_to_data(file))]
+    fields = (re.split(r"\s*=\s*|:\s+", line, maxsplit=1) for line in lines)
+    return lines[0], {field[0]: field[1] for field in fields if len(field) == 2}
+
+
+def _up_to_data(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines up to the one after which a MetaImage's voxels may follow."""
+    for line in lines:
+        yield line
+        if line.startswith(b"ElementDataFile"):
+            return
+
+
+def _refuse_lacking(keys: Mapping[str, str], place: tuple[tuple[str, ...], ...], path: Path) -> None:
+    for names in place:
+        if not any(name in keys for name in names):
+            raise GeometryError(f"{path}: its header has no {names[0]}: it does not say where its image lies.")
+
+
+def _refuse_other_units(units: list[str], name: str, path: Path) -> None:
+    other = [unit for unit in units if unit not in _MM]
+    if other:
+        raise GeometryError(f"{path}: its {name} is {other[0]!r}, not mm.")
 
 
 def _facts(image: sitk.Image) -> dict[str, Any]:
