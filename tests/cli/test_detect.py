@@ -199,6 +199,17 @@ def test_a_failed_series_is_tried_again_and_its_error_goes_away(tomolens, tmp_pa
     assert "missing" not in (out / "index.html").read_text()
 
 
+def test_an_error_never_takes_the_place_of_a_good_result_of_the_same(tomolens, tmp_path, out, fake_models):
+    folder = scans.ct(tmp_path / "ct")
+    tomolens("detect", folder, "-o", out)
+    fake_models.detector = replace(fake_models.detector, candidates=None)
+    result = tomolens("detect", folder, "-o", out, "--again")
+    assert (result.exit_code, statuses(out)) == (1, {"Thorax-1-0": "failed"})
+    (kept,) = out.glob("*/findings.json")
+    assert len(read_detection(kept)) == 2
+    assert not list(out.glob("*/error.txt"))
+
+
 def test_a_missing_slice_can_be_lived_with_on_request(tomolens, tmp_path, out):
     result = tomolens("detect", scans.ct_with_a_gap(tmp_path / "ct"), "-o", out, "--missing", "keep-largest")
     assert result.exit_code == 0

@@ -14,7 +14,7 @@ from tomolens.core.errors import OptionError, ReadError
 from tomolens.core.progress import Progress, Step
 from tomolens.io.read import read_volume
 from tomolens.models.registry import find_bundle
-from tomolens.pipelines.batch import Outcome, detect_each
+from tomolens.pipelines.batch import Failure, Outcome, detect_each
 from tomolens.pipelines.detect_nodules import DetectOptions, Detector
 from tomolens.reports.page import write_index
 from tomolens.reports.results import Request, read_result, write_error, write_result
@@ -128,7 +128,12 @@ class Batch:
         return pending
 
     def _finished(self, job: Job) -> tuple[Detection | None, str]:
-        """The result of an earlier call that asked for the same, or None and why it will not do."""
+        """The result of an earlier call, or None and why it will not do."""
+        detection, why = self._standing(job)
+        return (None, "asked for") if detection is not None and self._wish.again else (detection, why)
+
+    def _standing(self, job: Job) -> tuple[Detection | None, str]:
+        """The result in the output folder if the same was asked for, or None and why it is not the same."""
         folder = self._wish.out / job.name
         if not (folder / "series.json").exists():
             return None, ""
@@ -137,9 +142,7 @@ class Batch:
         except ReadError as damaged:
             return None, str(damaged)
         changes = result.request.differences(self._request(job))
-        if changes or self._wish.again:
-            return None, changes or "asked for"
-        return result.detection, ""
+        return (None, changes) if changes else (result.detection, "")
 
     def _request(self, job: Job) -> Request:
         wish, card = self._wish, self._card
@@ -189,9 +192,14 @@ class Batch:
         elif failure is not None and failure.refused:
             self._note(outcome.item, Status.REFUSED, None, seconds, failure.message)
         elif failure is not None:
-            with suppress(OSError):  # the folder may be what failed; the message stands in the summary too
-                write_error(self._wish.out / outcome.item.name, failure.message, failure.details)
+            self._keep_error(outcome.item, failure)
             self._note(outcome.item, Status.FAILED, None, seconds, failure.message)
+
+    def _keep_error(self, job: Job, failure: Failure) -> None:
+        """Write why it failed, unless a good result stands there: another call may have finished it meanwhile."""
+        with suppress(OSError):  # the folder may be what failed; the message stands in the summary too
+            if self._standing(job)[0] is None:
+                write_error(self._wish.out / job.name, failure.message, failure.details)
 
     def _note(
         self, job: Job, status: Status, findings: int | None = None, seconds: float | None = None, message: str = ""
