@@ -239,6 +239,12 @@ def test_a_nifti_file_and_nifti_files_in_a_folder_are_read(tomolens, tmp_path, o
     assert len(read_detection(folder)) == 2
 
 
+def test_the_findings_of_an_image_file_name_it(tomolens, tmp_path, out):
+    tomolens("detect", write_volume(marked_volume(scans.GRID), tmp_path / "case 1.nii.gz"), "-o", out)
+    (folder,) = out.glob("case-1-*")
+    assert read_detection(folder).run.source == "case 1.nii.gz"
+
+
 def test_files_of_one_name_in_two_folders_are_two_patients_and_both_are_read(tomolens, tmp_path, out):
     for patient in ("A", "B"):
         path = write_volume(marked_volume(scans.GRID), tmp_path / patient / "scan.nii.gz")

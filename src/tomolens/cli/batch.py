@@ -179,6 +179,8 @@ class Batch:
 
     def _keep(self, job: Job, detection: Detection) -> None:
         if detection.volume is not None:
+            if job.series is None:  # without a SeriesInstanceUID its name is what it can be traced by
+                detection = replace(detection, run=replace(detection.run, source=job.description))
             write_result(self._wish.out / job.name, job.about(detection.volume), self._request(job), detection)
 
     def _again(self, job: Job) -> str:
