@@ -239,6 +239,13 @@ def test_a_nifti_file_and_nifti_files_in_a_folder_are_read(tomolens, tmp_path, o
     assert len(read_detection(folder)) == 2
 
 
+def test_what_macos_writes_beside_an_image_file_is_passed_over(tomolens, tmp_path, out):
+    path = write_volume(marked_volume(scans.GRID), tmp_path / "images" / "case.nii.gz")
+    path.with_name("._case.nii.gz").write_bytes(b"\0\5\x16\7" + bytes(4092))
+    assert tomolens("detect", path.parent, "-o", out).exit_code == 0
+    assert statuses(out) == {"case": "done"}
+
+
 def test_the_findings_of_an_image_file_name_it(tomolens, tmp_path, out):
     tomolens("detect", write_volume(marked_volume(scans.GRID), tmp_path / "case 1.nii.gz"), "-o", out)
     (folder,) = out.glob("case-1-*")

@@ -104,7 +104,8 @@ def find_jobs(root: Path, progress: Progress) -> Found:
 
 
 def _is_image(path: Path) -> bool:
-    return image_suffix(path) in IMAGE_SUFFIXES
+    """Whether the name is an image file's; what macOS writes beside it as ``._NAME`` is none."""
+    return image_suffix(path) in IMAGE_SUFFIXES and not path.name.startswith("._")
 
 
 def _series_job(series: Series) -> Job:
