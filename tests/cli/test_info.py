@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import pytest
 
@@ -64,6 +66,26 @@ def test_an_image_file_is_told_too_and_what_was_guessed_of_it(tomolens, tmp_path
     assert "CT, 28 x 24 x 16 at 1.50 x 1.50 x 2.50 mm, axial, HU" in result.stdout
     (image,) = json.loads(tomolens("info", tmp_path, "--json").stdout)["images"]
     assert (image["shape"], image["orientation"], image["unit"]) == ([16, 24, 28], "axial", "HU")
+
+
+def test_no_more_than_one_image_file_is_in_memory_at_a_time(tomolens, tmp_path, monkeypatch):
+    from tomolens.io import read
+
+    for n in range(3):
+        write_volume(marked_volume(scans.GRID), tmp_path / f"{n}.nii")
+    volumes, alive = [], []
+
+    def read_and_note(path):
+        gc.collect()
+        alive.append(sum(volume() is not None for volume in volumes))
+        volume = read_volume(path)
+        volumes.append(weakref.ref(volume))
+        return volume
+
+    read_volume = read.read_volume
+    monkeypatch.setattr(read, "read_volume", read_and_note)
+    assert tomolens("info", tmp_path).stdout.count("CT, 28 x 24 x 16") == 3
+    assert alive == [0, 0, 0]
 
 
 def test_a_damaged_image_file_is_told_as_refused_and_the_others_still_are_told(tomolens, tmp_path):

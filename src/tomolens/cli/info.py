@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,6 @@ from tomolens.core.errors import TomolensError
 if TYPE_CHECKING:
     from tomolens.cli.jobs import Found
     from tomolens.core.series import PassedOver, Series
-    from tomolens.core.volume import Volume
 
 SCHEMA = "tomolens/info"
 SCHEMA_VERSION = 1
@@ -66,21 +65,35 @@ def info(
     raise typer.Exit(0 if found.jobs else 1)
 
 
-def _image(path: Path) -> Volume | str:
-    """The volume in an image file, or why it cannot be read."""
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is told of an image file; its voxels are let go."""
+
+    modality: str
+    unit: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    history: tuple[str, ...]
+    orientation: str
+
+
+def _image(path: Path) -> ImageFacts | str:
+    """What an image file holds, or why it cannot be read."""
     from tomolens.io.read import read_volume
 
     try:
-        return read_volume(path)
+        volume = read_volume(path)
     except TomolensError as wrong:
         return str(wrong)
+    grid = volume.grid
+    return ImageFacts(volume.modality, volume.unit, volume.shape, grid.spacing_mm, volume.history, grid.orientation)
 
 
 def _series_in(found: Found) -> list[Series]:
     return [job.series for job in found.jobs if job.series is not None]
 
 
-def _lines(source: Path, found: Found, images: dict[Path, Volume | str]) -> Iterator[Line]:
+def _lines(source: Path, found: Found, images: dict[Path, ImageFacts | str]) -> Iterator[Line]:
     series = _series_in(found)
     if not found.jobs:
         yield f"{source}: no image series.", "bold"
@@ -89,8 +102,8 @@ def _lines(source: Path, found: Found, images: dict[Path, Volume | str]) -> Iter
         yield f"Study {uid or '(no StudyInstanceUID)'}{f', {date}' if date else ''}", "bold"
         for one in group:
             yield from _series_lines(one)
-    for path, volume in images.items():
-        yield from _image_lines(path, volume)
+    for path, facts in images.items():
+        yield from _image_lines(path, facts)
     yield from _passed_over_lines(found.passed_over)
 
 
@@ -111,16 +124,16 @@ def _series_lines(series: Series) -> Iterator[Line]:
         yield f"      {'REFUSED: ' if problem.refused else ''}{problem}", "red" if problem.refused else "yellow"
 
 
-def _image_lines(path: Path, volume: Volume | str) -> Iterator[Line]:
+def _image_lines(path: Path, facts: ImageFacts | str) -> Iterator[Line]:
     yield str(path), "bold"
-    if isinstance(volume, str):
-        yield f"      REFUSED: {volume}", "red"
+    if isinstance(facts, str):
+        yield f"      REFUSED: {facts}", "red"
         return
-    slices, rows, columns = volume.shape
-    k, j, i = volume.spacing_mm
+    slices, rows, columns = facts.shape
+    k, j, i = facts.spacing_mm
     size = f"{columns} x {rows} x {slices} at {i:.2f} x {j:.2f} x {k:.2f} mm"
-    yield f"  {volume.modality}, {size}, {volume.grid.orientation}, {volume.unit}", ""
-    for line in volume.history:
+    yield f"  {facts.modality}, {size}, {facts.orientation}, {facts.unit}", ""
+    for line in facts.history:
         yield f"      {line}", "dim"
 
 
@@ -137,13 +150,13 @@ def _reason(file: PassedOver) -> str:
     return file.reason if str(file.path) in file.reason else f"{file.path}: {file.reason}"
 
 
-def _to_json(source: Path, found: Found, images: dict[Path, Volume | str]) -> dict[str, Any]:
+def _to_json(source: Path, found: Found, images: dict[Path, ImageFacts | str]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "source": str(source),
         "series": [_series_to_json(series) for series in _series_in(found)],
-        "images": [_image_to_json(path, volume) for path, volume in images.items()],
+        "images": [_image_to_json(path, facts) for path, facts in images.items()],
         "passed_over": [{"path": str(file.path), "reason": file.reason} for file in found.passed_over],
     }
 
@@ -171,8 +184,7 @@ def _attributes(thing: object, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(thing, name) for name in names}
 
 
-def _image_to_json(path: Path, volume: Volume | str) -> dict[str, Any]:
-    if isinstance(volume, str):
-        return {"path": str(path), "refused": True, "reason": volume}
-    facts = _attributes(volume, ("modality", "unit", "shape", "spacing_mm", "history"))
-    return {"path": str(path), "refused": False, **facts, "orientation": volume.grid.orientation}
+def _image_to_json(path: Path, facts: ImageFacts | str) -> dict[str, Any]:
+    if isinstance(facts, str):
+        return {"path": str(path), "refused": True, "reason": facts}
+    return {"path": str(path), "refused": False, **asdict(facts)}
