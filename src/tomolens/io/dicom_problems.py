@@ -125,9 +125,7 @@ def _is_slope(item: Slice) -> bool:
 
 def _no_slope(item: Slice) -> str:
     accepted = "a slope above 0" if item.series.modality == "CT" else "a slope other than 0"
-    return (
-        f"RescaleSlope of {item.where} is {item.rescale.slope:g}; {accepted} is accepted."
-    )
+    return f"RescaleSlope of {item.where} is {item.rescale.slope:g}; {accepted} is accepted."
 
 
 def is_hu(item: Slice) -> bool:
