@@ -152,13 +152,17 @@ def test_a_real_multi_frame_mr_has_the_same_pixels_in_four_encodings(shared_data
         "JPGLosslessP14SV1_1s_1f_8b.dcm",
         "MR-SIEMENS-DICOM-WithOverlays.dcm",
         "explicit_VR-UN.dcm",
-        "mlut_18.dcm",
         "vlut_04.dcm",
     ],
 )
 def test_real_pixels_are_what_pydicom_decodes(shared_data: Path, name: str) -> None:
     path = shared_data / MISC / name
     assert np.array_equal(stored_in(path)[0], pydicom.dcmread(path).pixel_array)
+
+
+def test_a_real_image_of_more_bits_than_it_says_is_refused_with_the_numbers(shared_data: Path) -> None:
+    with pytest.raises(ReadError, match="values of -2048 to 4095, but the 12 bits stored hold -2048 to 2047"):
+        stored_in(shared_data / MISC / "mlut_18.dcm")
 
 
 def test_the_two_encodings_of_one_real_nuclear_image_agree(shared_data: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
@@ -129,8 +130,43 @@ def test_a_sign_in_12_bits_is_extended(tmp_path: Path) -> None:
 def test_an_overlay_in_the_unused_high_bits_is_no_density(tmp_path: Path) -> None:
     stored = np.full((3, 4, 5), 1024, np.uint16)
     stored[1, 1, 1] |= 0x8000
-    write_series(tmp_path, stored, BitsStored=12, HighBit=11)
+    for path in write_series(tmp_path, stored, BitsStored=12, HighBit=11):
+        dataset = pydicom.dcmread(path)
+        dataset.add_new((0x6002, 0x0102), "US", 15)
+        dataset.save_as(path)
     assert not read_volume(tmp_path).voxels.any()
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(np.int16, 5000), (np.int16, 3000), (np.uint16, 5000)])
+def test_values_that_need_more_bits_than_are_stored_are_refused_with_the_numbers(
+    tmp_path: Path, dtype: Any, value: int
+) -> None:
+    stored = np.zeros((3, 4, 5), dtype)
+    stored[1, 1, 1], stored[1, 2, 2] = value, np.iinfo(dtype).min // 32
+    write_series(tmp_path, stored, BitsStored=12, HighBit=11)
+    with pytest.raises(ReadError, match=rf"001\.dcm: .* to {value}, but the 12 bits stored hold"):
+        read_volume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "padding", "least"), [(np.int16, -32768, -2048), (np.uint16, 63536, 0), (np.uint16, 65535, 0)]
+)
+def test_padding_that_the_stored_bits_cannot_hold_is_neither_tissue_nor_bone(
+    tmp_path: Path, dtype: Any, padding: int, least: int
+) -> None:
+    stored = stored_volume().astype(dtype)
+    stored[:, 0, 0] = padding
+    write_series(tmp_path, stored, BitsStored=12, HighBit=11, PixelPaddingValue=padding)
+    volume = read_volume(tmp_path)
+    assert volume.padding == least - 1024
+    assert (volume.voxels == volume.padding).sum() == 6
+    assert np.array_equal(volume.voxels[:, 1:], stored_volume()[:, 1:] - 1024)
+
+
+def test_a_range_of_padding_beyond_the_pixels_bits_marks_nothing(tmp_path: Path) -> None:
+    stored = stored_volume(1).astype(np.uint8)
+    write_series(tmp_path, stored, PixelPaddingValue=65535, PixelPaddingRangeLimit=65000)
+    assert np.array_equal(read_volume(tmp_path).voxels, stored.astype(int) - 1024)
 
 
 def test_inverted_display_changes_no_number(tmp_path: Path) -> None:

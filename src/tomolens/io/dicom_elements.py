@@ -91,9 +91,9 @@ class Elements:
         value = self.float(keyword)
         return None if value is None else int(value)
 
-    def binary(self, keyword: str) -> int | None:
-        """The first value of an unsigned binary integer (VR US or UL)."""
-        element = self._elements.get(tag(keyword))
+    def binary(self, keyword: str | int) -> int | None:
+        """The first value of an unsigned binary integer (VR US or UL), by keyword or, where groups repeat, number."""
+        element = self._elements.get(tag(keyword) if isinstance(keyword, str) else keyword)
         value = None if element is None else element.value
         if isinstance(element, RawDataElement) and isinstance(value, bytes):
             size = 4 if len(value) == 4 else 2

@@ -47,7 +47,9 @@ MARKS = (
     " FrameAcquisitionNumber KVP ConvolutionKernel SliceThickness AcquisitionTime ContentTime"
 ).split()
 """What can tell two acquisitions of one place apart, the most telling first."""
-_WANTED = sorted({tag(keyword) for keyword in (*_SERIES, *_IMAGE, *_PIXELS, *MARKS)})
+_OVERLAY_BITS = range(0x6000_0102, 0x6020_0102, 0x2_0000)
+"""Overlay Bit Position (60xx,0102) of each overlay there can be (PS3.5 7.6)."""
+_WANTED = sorted({tag(keyword) for keyword in (*_SERIES, *_IMAGE, *_PIXELS, *MARKS)} | set(_OVERLAY_BITS))
 _WANTED_SET = frozenset(_WANTED)
 _COSINE = 1e-3
 """How far a direction may be from unit length, or two from a right angle: scanners write as few as 4 digits."""
@@ -167,6 +169,8 @@ def _pixel_format(elements: Elements, transfer_syntax: str, offset: int | None) 
     highest = elements.binary("HighBit")
     if allocated not in (8, 16, 32) or not 0 < stored <= allocated or highest not in (None, stored - 1):
         raise ReadError(f"pixels of {stored} of {allocated} bits up to bit {highest}, an unusual packing")
+    signed = elements.binary("PixelRepresentation") == 1
+    overlays = (elements.binary(number) or 0 for number in _OVERLAY_BITS)
     return PixelFormat(
         transfer_syntax=transfer_syntax,
         rows=elements.binary("Rows") or 0,
@@ -174,9 +178,11 @@ def _pixel_format(elements: Elements, transfer_syntax: str, offset: int | None) 
         frames=elements.integer("NumberOfFrames") or 1,
         bits_allocated=allocated,
         bits_stored=stored,
-        signed=elements.binary("PixelRepresentation") == 1,
+        signed=signed,
         photometric=elements.text("PhotometricInterpretation"),
         offset=offset,
+        padding=_padding(elements, allocated, signed),
+        has_overlay=any(bit >= stored for bit in overlays),
     )
 
 
@@ -225,7 +231,6 @@ def _slice(
         spacing=_spacing(frame),
         thickness=_thickness(frame),
         rescale=_rescale(frame),
-        padding=_padding(file, pixels),
         image_type=frame.texts("FrameType") or file.texts("ImageType"),
         marks=tuple(frame.shown(keyword) for keyword in MARKS),
         is_multienergy=file.text("MultienergyCTAcquisition") == "YES",
@@ -280,12 +285,12 @@ def _rescale(frame: Elements) -> Rescale:
     )
 
 
-def _padding(file: Elements, pixels: PixelFormat) -> tuple[int, ...] | None:
+def _padding(file: Elements, bits: int, signed: bool) -> tuple[int, ...] | None:
     first, last = file.binary("PixelPaddingValue"), file.binary("PixelPaddingRangeLimit")
     if first is None:
         return None
     values = (first, first if last is None else last)
-    return tuple(_signed(value, pixels.bits_allocated) for value in values) if pixels.signed else values
+    return tuple(_signed(value, bits) for value in values) if signed else values
 
 
 def _signed(value: int, bits: int) -> int:

@@ -61,10 +61,13 @@ def syntax_name(transfer_syntax: str) -> str:
 def read_frames(path: Path, pixels: PixelFormat, frames: Iterable[int]) -> Iterator[NDArray[Any]]:
     """Read the stored pixels of some frames of one file, (rows, columns) each, in the order asked for.
 
+    All padding has the one value that ``pixels.padding_value`` names.
+
     Raises
     ------
     ReadError
-        If the transfer syntax has no free decoder, or the pixels are damaged or cut short.
+        If the transfer syntax has no free decoder, the pixels are damaged or cut short, or they need more bits than are
+        stated to be stored.
     """
     if not is_supported(pixels):
         raise ReadError(f"{path}: pixels stored as {syntax_name(pixels.transfer_syntax)} have no decoder.")
@@ -158,13 +161,37 @@ def stored_type(pixels: PixelFormat) -> np.dtype[Any]:
 
 
 def _cleaned(values: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
-    """Values without what stands in the unused high bits, such as retired overlays (PS3.5 8.1.1)."""
-    unused = pixels.bits_allocated - pixels.bits_stored
-    if not unused or _fits(values, pixels):
+    """Values that the stored bits can hold, padding as one of them.
+
+    Padding is looked for before anything else: it may need more bits than are stored, and would be tissue without them.
+    """
+    fill, padding = pixels.padding_value, pixels.padding
+    if fill is None or padding is None:
+        return _in_stored_bits(values, pixels)
+    if padding[0] == padding[1] and _fits(values, pixels):
         return values
+    padded = _between(values, padding)
+    cleaned = _in_stored_bits(np.where(padded, values.dtype.type(0), values), pixels)
+    return np.where(padded | _between(cleaned, padding), values.dtype.type(fill), cleaned)
+
+
+def _between(values: NDArray[Any], ends: tuple[int, ...]) -> NDArray[np.bool_]:
+    return np.asarray((values >= min(ends)) & (values <= max(ends)))
+
+
+def _in_stored_bits(values: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
+    """Values without a stated overlay in the high bits, and with their sign where those are empty (PS3.5 8.1.1)."""
+    if _fits(values, pixels):
+        return values
+    is_unextended = pixels.signed and values.min() >= 0 and values.max() < 1 << pixels.bits_stored
+    if not (pixels.has_overlay or is_unextended):
+        low, high = pixels.value_range
+        found = f"values of {values.min()} to {values.max()}"
+        raise ValueError(f"{found}, but the {pixels.bits_stored} bits stored hold {low} to {high}")
+    unused = pixels.bits_allocated - pixels.bits_stored
     return (values << unused) >> unused  # the right shift fills with the sign where there is one
 
 
 def _fits(values: NDArray[Any], pixels: PixelFormat) -> bool:
     low, high = pixels.value_range
-    return bool(values.min() >= low and values.max() <= high)
+    return pixels.bits_allocated == pixels.bits_stored or bool(values.min() >= low and values.max() <= high)

@@ -26,7 +26,9 @@ class SeriesHeader:
 class PixelFormat:
     """How the pixels of one file are stored (PS3.3 C.7.6.3).
 
-    ``offset`` is where the Pixel Data element starts in the file, None where the data set is deflated.
+    ``offset`` is where the Pixel Data element starts in the file, None where the data set is deflated. ``padding`` is
+    the first and last stored value that mark pixels outside the field of view (PS3.3 C.7.5.1.1.2), or None, and
+    ``has_overlay`` whether the bits above those stored are stated to hold an overlay (PS3.5 8.1.2).
     """
 
     transfer_syntax: str
@@ -38,12 +40,22 @@ class PixelFormat:
     signed: bool
     photometric: str
     offset: int | None
+    padding: tuple[int, ...] | None = None
+    has_overlay: bool = False
 
     @property
     def value_range(self) -> tuple[int, int]:
         """The least and the greatest value that the stored bits can hold."""
         low = -(1 << (self.bits_stored - 1)) if self.signed else 0
         return low, low + (1 << self.bits_stored) - 1
+
+    @property
+    def padding_value(self) -> int | None:
+        """The one value that all padding has once it is read: the first, or the least where that needs more bits."""
+        if self.padding is None:
+            return None
+        low, high = self.value_range
+        return self.padding[0] if low <= self.padding[0] <= high else low
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +88,6 @@ class Slice:
         (between rows, between columns) in mm.
     thickness
         In mm; None where the header does not say.
-    padding
-        The first and last stored value that mark pixels outside the field of view (PS3.3 C.7.5.1.1.2), or None.
     marks
         What tells acquisitions of one place apart (number of acquisition, time, echo, kind of image, ...): a value for
         each of `tomolens.io.dicom_header.MARKS`.
@@ -94,7 +104,6 @@ class Slice:
     spacing: tuple[float, ...]
     thickness: float | None
     rescale: Rescale
-    padding: tuple[int, ...] | None
     image_type: tuple[str, ...]
     marks: tuple[str, ...]
     is_multienergy: bool = False

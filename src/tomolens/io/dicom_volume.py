@@ -146,5 +146,10 @@ def _largest_run(stack: Stack) -> tuple[Stack, tuple[str, ...]]:
 
 def _padding(stack: Stack) -> float | None:
     """The rescaled padding value, where all slices have the same."""
-    values = {None if s.padding is None else s.rescale.slope * s.padding[0] + s.rescale.intercept for s in stack.slices}
+    values = {_rescaled_padding(s) for s in stack.slices}
     return values.pop() if len(values) == 1 else None
+
+
+def _rescaled_padding(item: Slice) -> float | None:
+    value = item.pixels.padding_value
+    return None if value is None else item.rescale.slope * value + item.rescale.intercept

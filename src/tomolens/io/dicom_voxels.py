@@ -69,7 +69,7 @@ def _fill(voxels: NDArray[Any], job: _Job) -> int:
     first = job[0][1]
     frames = read_frames(first.path, first.pixels, [item.frame for _, item in job])
     for (k, item), stored in zip(job, frames, strict=True):
-        _place(voxels[k], _one_padding(stored, item), item)
+        _place(voxels[k], stored, item)
     return len(job)
 
 
@@ -83,15 +83,6 @@ def _place(out: NDArray[Any], stored: NDArray[Any], item: Slice) -> None:
     ):
         raise _TooWide
     rescale_into(out, stored, slope, intercept)
-
-
-def _one_padding(stored: NDArray[Any], item: Slice) -> NDArray[Any]:
-    """Where a range of values marks padding (PS3.3 C.7.5.1.1.2), the first of them for all."""
-    if item.padding is None or item.padding[0] == item.padding[1]:
-        return stored
-    first, last = item.padding
-    padded = (stored >= min(first, last)) & (stored <= max(first, last))
-    return np.where(padded, stored.dtype.type(first), stored)
 
 
 def _compare_copies(stack: Stack, voxels: NDArray[Any]) -> None:
