@@ -106,9 +106,37 @@ def test_a_sheared_grid_stands_in_the_sform_alone(tmp_path: Path) -> None:
     assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 0)
 
 
-def test_a_sheared_grid_is_refused_where_the_format_cannot_hold_it(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"a\.mha: MetaImage cannot hold a sheared grid"):
-        write_volume(Volume(numbered(), oblique(shear_mm=0.5)), tmp_path / "a.mha")
+@pytest.mark.parametrize("name", ["a.mha", "a.MHA"])
+def test_a_sheared_grid_is_refused_where_the_format_cannot_hold_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=rf"^{name}: MetaImage cannot hold a sheared grid"):
+        write_volume(Volume(numbered(), oblique(shear_mm=0.5)), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.Nii", "a.NII.GZ", "a.NRRD", "a.MHA"])
+def test_the_case_of_a_suffix_does_not_matter(tmp_path: Path, name: str) -> None:
+    path = write_volume(Volume(numbered(), oblique()), tmp_path / name)
+    assert list(tmp_path.iterdir()) == [path]
+    again = read_volume(path)
+    assert np.array_equal(again.voxels, numbered())
+    assert again.grid.same_place(oblique())
+
+
+@pytest.mark.parametrize("suffix", WRITE_SUFFIXES)
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "uint32", "float64"])
+def test_other_kinds_of_number_that_every_format_holds_are_written(tmp_path: Path, suffix: str, dtype: str) -> None:
+    voxels = (numbered() + 1000).astype(dtype)
+    voxels[0, 0, 0] += voxels.dtype.type(0.1 if dtype == "float64" else 0)
+    again = read_volume(write_volume(Volume(voxels, oblique()), tmp_path / f"a{suffix}"))
+    assert np.array_equal(again.voxels, voxels.astype(np.float32))
+    assert (again.modality, again.history) == ("CT", ())
+
+
+@pytest.mark.parametrize("suffix", WRITE_SUFFIXES)
+@pytest.mark.parametrize("dtype", ["bool", "int64", "float16", ">i2", "complex64"])
+def test_a_kind_of_number_that_a_format_cannot_hold_is_refused_by_name(tmp_path: Path, suffix: str, dtype: str) -> None:
+    with pytest.raises(OutputError, match=rf"a{suffix}: voxels are written as int16, float32.*not as {dtype}\."):
+        write_volume(Volume(numbered().astype(dtype), oblique()), tmp_path / f"a{suffix}")
     assert not list(tmp_path.iterdir())
 
 

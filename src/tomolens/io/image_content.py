@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -53,5 +55,5 @@ def facts_of(volume: Volume) -> dict[str, Any]:
 
 
 def value_range(voxels: NDArray[Any]) -> list[float]:
-    """The least and the greatest number."""
-    return [float(voxels.min()), float(voxels.max())]
+    """The least and the greatest number, as float32 holds them: wider numbers are read back as that."""
+    return [float(np.float32(voxels.min())), float(np.float32(voxels.max()))]

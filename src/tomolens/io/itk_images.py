@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk
 
-from tomolens.core.errors import GeometryError, OutputError, ReadError
+from tomolens.core.errors import GeometryError, ReadError
 from tomolens.core.grid import Grid
 from tomolens.io.image_content import ImageContent
 from tomolens.io.rescale import rescaled
@@ -20,6 +20,8 @@ from tomolens.io.rescale import rescaled
 if TYPE_CHECKING:
     from tomolens.core.volume import Volume
 
+_FORMATS = {".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO"}
+"""Named, since ITK knows MetaImage by its suffix in lower case alone."""
 _FACTS = "tomolens"
 _SPACE = "NRRD_space"
 _PATIENT_SPACE = "left-posterior-superior"
@@ -49,7 +51,7 @@ def read_itk(path: Path) -> ImageContent:
         MetaImage's Offset, TransformMatrix and ElementSpacing), or says it in another unit than mm.
     """
     try:
-        image = sitk.ReadImage(str(path))
+        image = sitk.ReadImage(str(path), imageIO=_FORMATS[path.suffix.lower()])
     except RuntimeError as broken:
         raise ReadError(f"{path}: not a readable image file ({str(broken).splitlines()[-1].strip()}).") from broken
     axes, channels = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
@@ -118,17 +120,7 @@ def _facts(image: sitk.Image) -> dict[str, Any]:
 
 
 def write_itk(volume: Volume, path: Path, facts: Mapping[str, Any]) -> None:
-    """Write a volume as NRRD or MetaImage, compressed.
-
-    Raises
-    ------
-    OutputError
-        If the grid is sheared and the format is MetaImage, whose TransformMatrix is a rotation.
-    """
-    if volume.grid.is_sheared and path.suffix in (".mha", ".mhd"):
-        raise OutputError(
-            f"{path.name}: MetaImage cannot hold a sheared grid; write .nrrd or .nii.gz, or resample the tilt."
-        )
+    """Write a volume as NRRD or MetaImage, compressed. MetaImage's TransformMatrix cannot hold a sheared grid."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.voxels))
     image.SetSpacing(volume.spacing_mm[::-1])
     image.SetDirection(volume.grid.directions[::-1].T.ravel().tolist())
