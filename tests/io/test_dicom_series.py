@@ -193,6 +193,24 @@ def test_thin_and_thick_slices_of_one_series_become_parts(tmp_path: Path) -> Non
     assert [s.spacing_mm[0] for s in find_series(tmp_path) if s.spacing_mm] == [2.0, 5.0]
 
 
+def test_two_patients_under_one_series_uid_are_never_one_volume(tmp_path: Path) -> None:
+    write_series(tmp_path, only={0, 1, 2}, PatientID="A")
+    write_series(tmp_path, only={3, 4, 5}, PatientID="B")
+    assert [(s.patient_id, s.part, len(s.files)) for s in find_series(tmp_path)] == [("A", 1, 3), ("B", 2, 3)]
+
+
+def test_acquisitions_of_thin_and_thick_slices_each_become_parts_that_can_be_read(tmp_path: Path) -> None:
+    for acquisition in (1, 2):
+        for k in range(8):
+            z, thickness = (k * 2.0, 2.0) if k < 4 else (8.0 + (k - 4) * 5.0, 5.0)
+            marks = {"AcquisitionNumber": acquisition, "SliceThickness": thickness}
+            write_slice(tmp_path / f"{acquisition}{k}", stored_volume(8)[k], (0.0, 0.0, z), **marks)
+    parts = find_series(tmp_path).series
+    assert [s.spacing_mm[0] for s in parts if s.spacing_mm] == [2.0, 5.0, 2.0, 5.0]
+    assert "AcquisitionNumber 2, SliceThickness 5.0" in str(parts[3].problems[0])
+    assert [read_volume(s).shape[0] for s in parts] == [4, 4, 4, 4]
+
+
 def test_a_tilted_gantry_is_said_and_not_refused(tmp_path: Path) -> None:
     write_series(tmp_path, step=(0.0, 0.8, 2.4))
     (series,) = find_series(tmp_path)

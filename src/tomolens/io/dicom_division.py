@@ -21,7 +21,7 @@ _SAME_SPACING = 1e-4
 
 
 def stacks_of(slices: Iterable[Slice]) -> list[Stack]:
-    """Divide slices into stacks of one series, frame of reference, orientation, size and acquisition.
+    """Divide slices into stacks of one patient, series, frame of reference, orientation, size and acquisition.
 
     Slices of one series that repeat a place are told apart by what their headers say (acquisition, time, echo, kind of
     image, ...); where nothing tells them apart they stay together, and the stack is not regular.
@@ -35,9 +35,10 @@ def stacks_of(slices: Iterable[Slice]) -> list[Stack]:
 
 def _family(item: Slice) -> Hashable:
     series = item.series
-    family = (series.study_uid, series.uid, series.frame_of_reference, series.modality, item.is_localizer)
+    patient = (series.patient_id, series.study_uid)
+    family = (*patient, series.uid, series.frame_of_reference, series.modality, item.is_localizer)
     size = (item.pixels.rows, item.pixels.columns)
-    named = () if series.uid else (series.patient_id, series.number, series.description, series.kernel)
+    named = () if series.uid else (series.number, series.description, series.kernel)
     return (*family, *size, *named)
 
 
@@ -62,10 +63,8 @@ def _same_plane(a: Slice, b: Slice) -> bool:
 
 
 def _divided(stack: Stack) -> list[Stack]:
-    if stack.is_regular:
-        return [stack]
     if stack.repeats:
-        return _by_marks(stack)
+        return list(chain.from_iterable(_by_thickness(part) for part in _by_marks(stack)))
     return _by_thickness(stack)
 
 
@@ -86,6 +85,8 @@ def _told(item: Slice, chosen: tuple[int, ...]) -> str:
 
 def _by_thickness(stack: Stack) -> list[Stack]:
     """Divide at a change of slice thickness, as in a head CT of thin and thick slices, where each part is regular."""
+    if stack.is_regular or stack.repeats:
+        return [stack]
     parts = _parted(stack, [f"SliceThickness {s.thickness}" for s in stack.slices])
     longest = max(len(part) for part in parts)
     return parts if longest > 1 and all(part.is_regular for part in parts) else [stack]
@@ -102,4 +103,5 @@ def _parted(stack: Stack, marks: list[str]) -> list[Stack]:
     members: dict[str, list[int]] = defaultdict(list)
     for k, mark in enumerate(marks):
         members[mark].append(k)
-    return [stack.chosen(indices, mark) for mark, indices in members.items()]
+    before = f"{stack.mark}, " if stack.mark else ""
+    return [stack.chosen(indices, before + mark) for mark, indices in members.items()]
