@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+import pytest
 
 from tomolens.core.run import Run
 
@@ -25,3 +28,28 @@ def test_a_run_written_as_json_and_read_back_is_the_same_run() -> None:
 def test_a_run_names_everything_needed_to_repeat_it() -> None:
     manifest = "model model_version weights_sha256 options series_uid history device precision started seconds versions"
     assert set(manifest.split()) <= set(RUN.to_dict())
+
+
+def test_what_a_later_version_adds_is_passed_over() -> None:
+    assert Run.from_dict({**RUN.to_dict(), "carbon_g": 0.2}) == RUN
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model", 3),
+        ("history", "abc"),
+        ("notes", [1]),
+        ("options", "none"),
+        ("seconds", []),
+        ("peak_memory_mb", "many"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^{name} is "):
+        Run.from_dict({**RUN.to_dict(), name: value})
+
+
+def test_a_manifest_without_its_model_is_refused() -> None:
+    with pytest.raises(TypeError, match="model"):
+        Run.from_dict({"model_version": "1"})

@@ -114,6 +114,17 @@ def _finding(**changes):
         ({"grid": {"shape": [1, 2], "affine": np.eye(4).tolist(), "frame_of_reference": None}}, "three sizes"),
         ({"grid": {"shape": [1, 2, 3], "affine": [[1]], "frame_of_reference": None}}, "4x4"),
         ({"run": {"pilot": "unknown"}}, "cannot be right"),
+        ({"run": {**RUN.to_dict(), "history": "abc"}}, "history is .* not 'abc'"),
+        ({"run": {**RUN.to_dict(), "model": 3}}, "model is str, not 3"),
+        ({"run": None}, "cannot be right"),
+        ({"schema_version": True}, "schema version True"),
+        ({"series_uid": "9.9"}, "series_uid is '9.9', but '1.2.840.1' in the run"),
+        ({"min_score": 10**400}, "cannot be right"),
+        ({"findings": [_finding(x_mm=10**400)]}, "cannot be right"),
+        (
+            {"grid": {"shape": [10**400] * 3, "affine": [[10**400] * 4] * 4, "frame_of_reference": None}},
+            "cannot be right",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_right_is_refused_and_the_error_says_why_and_where(detection, tmp_path, changes, said):
@@ -121,6 +132,18 @@ def test_a_file_that_cannot_be_right_is_refused_and_the_error_says_why_and_where
     with pytest.raises(ReadError, match=said) as refusal:
         read_detection(path)
     assert str(path) in str(refusal.value)
+
+
+def test_a_deeply_nested_file_is_refused_by_name(tmp_path):
+    path = tmp_path / "findings.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ReadError, match=r"findings\.json is nested too deeply"):
+        read_detection(path)
+
+
+def test_what_a_later_version_adds_to_the_file_is_passed_over(detection, tmp_path):
+    path = _altered(detection, tmp_path, run={**RUN.to_dict(), "carbon_g": 0.2}, colour="red")
+    assert read_detection(path).run == RUN
 
 
 def test_a_missing_a_cut_and_a_foreign_file_are_refused_by_name(detection, tmp_path):

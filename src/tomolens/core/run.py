@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -57,6 +57,30 @@ class Run:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Run:
-        """The inverse of `to_dict`."""
-        lists = {name: tuple(values.get(name, ())) for name in ("history", "notes")}
-        return cls(**{**values, **lists})
+        """The inverse of `to_dict`; keys that this version does not know are passed over.
+
+        Raises
+        ------
+        TypeError
+            If a value is missing or not of its field's kind.
+        """
+        known = {f.name: _checked(f.name, str(f.type), values[f.name]) for f in fields(cls) if f.name in values}
+        return cls(**known)
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "tuple[str, ...]": (list, tuple),
+    "Mapping[str, Any]": (Mapping,),
+    "Mapping[str, float]": (Mapping,),
+    "Mapping[str, str]": (Mapping,),
+    "float | None": (float, int, type(None)),
+}
+"""What may stand in JSON for each kind of field."""
+
+
+def _checked(name: str, kind: str, value: Any) -> Any:
+    lines: tuple[Any, ...] = tuple(value) if isinstance(value, list | tuple) else ()
+    if not isinstance(value, _KINDS[kind]) or not all(isinstance(line, str) for line in lines):
+        raise TypeError(f"{name} is {kind}, not {value!r}.")
+    return lines if isinstance(value, list | tuple) else value

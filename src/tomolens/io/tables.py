@@ -157,7 +157,7 @@ def read_detection(path: Path | str) -> Detection:
         return _from_json(content)
     except KeyError as missing:
         raise ReadError(f"{path} lacks the key {missing}.") from missing
-    except (TypeError, ValueError, AttributeError, TomolensError) as wrong:
+    except (TypeError, ValueError, AttributeError, OverflowError, TomolensError) as wrong:
         raise ReadError(f"{path} holds a value that cannot be right: {wrong}") from wrong
 
 
@@ -168,6 +168,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ReadError(f"{path} cannot be read: {wrong.strerror}.") from wrong
     except ValueError as wrong:
         raise ReadError(f"{path} is not JSON: {wrong}.") from wrong
+    except RecursionError as wrong:
+        raise ReadError(f"{path} is nested too deeply to be a findings file.") from wrong
     return content if isinstance(content, dict) else {}
 
 
@@ -175,7 +177,7 @@ def _check_schema(content: dict[str, Any], path: Path) -> None:
     if content.get("schema") != SCHEMA:
         raise ReadError(f"{path} is not a findings file: its schema is {content.get('schema')!r}, not {SCHEMA!r}.")
     version = content.get("schema_version")
-    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise ReadError(f"{path} has schema version {version!r}; this Tomolens reads 1 to {SCHEMA_VERSION}.")
 
 
@@ -185,7 +187,10 @@ def _from_json(content: dict[str, Any]) -> Detection:
     )
     grid = content["grid"]
     place = Grid(tuple(grid["shape"]), np.asarray(grid["affine"], np.float64), grid["frame_of_reference"])
-    detection = Detection(above + below, float(content["min_score"]), place, Run.from_dict(content["run"]))
+    run = Run.from_dict(content["run"])
+    if content["series_uid"] != run.series_uid:
+        raise ValueError(f"series_uid is {content['series_uid']!r}, but {run.series_uid!r} in the run.")
+    detection = Detection(above + below, float(content["min_score"]), place, run)
     if sorted(above, key=_score) != sorted(detection.findings, key=_score):
         raise ValueError(f"findings are not the candidates that reach min_score, {detection.min_score}.")
     return detection
