@@ -178,10 +178,12 @@ class Batch:
         return read_volume(job.source, modality=wish.modality, tilt=wish.tilt, missing=wish.missing, progress=progress)
 
     def _keep(self, job: Job, detection: Detection) -> None:
-        if detection.volume is not None:
-            if job.series is None:  # without a SeriesInstanceUID its name is what it can be traced by
-                detection = replace(detection, run=replace(detection.run, source=job.description))
-            write_result(self._wish.out / job.name, job.about(detection.volume), self._request(job), detection)
+        if detection.volume is None:
+            return
+        about, run = job.about(detection.volume), detection.run
+        if job.series is None:  # without a SeriesInstanceUID its name is what it can be traced by
+            detection = replace(detection, run=replace(run, source=job.description))
+        write_result(self._wish.out / job.name, about, self._request(job), detection)
 
     def _again(self, job: Job) -> str:
         why = self._why[job.name]
