@@ -99,6 +99,7 @@ class _Worker(WorkerBase[None]):
         try:
             self.said.ended.emit(self._outcome())
         finally:
+            del self._work  # a worker may be kept for longer than the volume should be
             self._ended.set()
 
     def wait(self, seconds: float) -> None:

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from tomolens.core.progress import Step
 
 
+class _Current:
+    """The job that is under way, if any; all that outlives the panel."""
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+
+    def abandon(self) -> None:
+        if self.job is not None:
+            self.job.abandon()
+
+
 class RunPanel(QWidget):
     """Runs one job at a time and shows how far it is.
 
@@ -27,7 +38,8 @@ class RunPanel(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._job: Job | None = None
+        current = self._current = _Current()
+        self.destroyed.connect(lambda *_: current.abandon())  # the panel itself is gone by then
         self._allowed = True
         self._began = 0.0
         self.run_button, self.cancel_button = QPushButton("Run"), QPushButton("Cancel")
@@ -51,7 +63,7 @@ class RunPanel(QWidget):
     @property
     def busy(self) -> bool:
         """Whether a job is under way."""
-        return self._job is not None
+        return self._current.job is not None
 
     def allow(self, reason_against: str) -> None:
         """Let the user press Run, or grey it and say why not."""
@@ -62,12 +74,11 @@ class RunPanel(QWidget):
 
     def start(self, work: Work) -> None:
         """Begin a job; its end is told by ``returned`` or in the panel."""
-        job = self._job = Job(work)
+        job = self._current.job = Job(work)
         job.stepped.connect(self._on_stepped)
         job.returned.connect(self._on_returned)
         job.failed.connect(self._on_failed)
         job.cancelled.connect(self._on_cancelled)
-        self.destroyed.connect(lambda *_: job.abandon())
         self._time_left, self._began = TimeLeft(), time.monotonic()
         self.run_button.setEnabled(False)
         self.cancel_button.setEnabled(True)
@@ -75,15 +86,15 @@ class RunPanel(QWidget):
 
     def cancel(self) -> None:
         """Ask the job to stop at its next report of progress."""
-        if self._job is not None:
-            self._job.cancel()
+        if self._current.job is not None:
+            self._current.job.cancel()
             self.cancel_button.setEnabled(False)
             self.status.setText("Stopping ...")
 
     def abandon(self) -> None:
         """Stop the job and wait for its thread: for when the panel goes away."""
-        if self._job is not None:
-            self._job.abandon()
+        if self.busy:
+            self._current.abandon()
             self._end("")
 
     def _on_stepped(self, step: Step) -> None:
@@ -104,7 +115,7 @@ class RunPanel(QWidget):
         self._end("Cancelled.")
 
     def _end(self, text: str) -> None:
-        self._job = None
+        self._current.job = None
         self._show_idle(text)
 
     def _show_idle(self, text: str) -> None:
