@@ -193,6 +193,25 @@ def test_thin_and_thick_slices_of_one_series_become_parts(tmp_path: Path) -> Non
     assert [s.spacing_mm[0] for s in find_series(tmp_path) if s.spacing_mm] == [2.0, 5.0]
 
 
+@pytest.mark.parametrize(
+    ("keyword", "values"), [("ConvolutionKernel", ("B30f", "B70f")), ("SliceThickness", (1, 5)), ("KVP", (80, 140))]
+)
+def test_slices_made_differently_are_said_to_be_with_what_differs(
+    tmp_path: Path, keyword: str, values: tuple[object, object]
+) -> None:
+    for n in (0, 1):
+        write_series(tmp_path, only={n, n + 2, n + 4}, **{keyword: values[n]})
+    (series,) = find_series(tmp_path)
+    assert (kinds(series), series.refused) == ({"mixed-acquisition"}, False)
+    assert f"{keyword} is {values[0]} in 3, {values[1]} in 3 slices" in str(series.problems[0])
+
+
+def test_one_number_written_in_two_ways_is_one(tmp_path: Path) -> None:
+    write_series(tmp_path, only={0, 1, 2}, KVP="120")
+    write_series(tmp_path, only={3, 4, 5}, KVP="120.0")
+    assert find_series(tmp_path)[0].problems == ()
+
+
 def test_two_patients_under_one_series_uid_are_never_one_volume(tmp_path: Path) -> None:
     write_series(tmp_path, only={0, 1, 2}, PatientID="A")
     write_series(tmp_path, only={3, 4, 5}, PatientID="B")

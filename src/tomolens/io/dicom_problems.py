@@ -2,17 +2,20 @@
 
 The kinds of `Problem`. Refused: ``repeated-positions``, ``missing-slice``, ``unequal-spacing``, ``shifted-slices``,
 ``localizer``, ``modality-lut``, ``rescale-slope``, ``transfer-syntax``, ``not-hu``. Said only: ``empty-series-uid``,
-``divided-series``, ``duplicate-instances``, ``no-thickness``, ``gantry-tilt``, ``mosaic``, ``lossy-compression``.
+``divided-series``, ``duplicate-instances``, ``no-thickness``, ``gantry-tilt``, ``mixed-acquisition``, ``mosaic``,
+``lossy-compression``.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tomolens.core.series import Problem
+from tomolens.io.dicom_header import MARKS
 from tomolens.io.dicom_pixels import is_supported, syntax_name
 
 if TYPE_CHECKING:
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from tomolens.io.dicom_stack import Stack
 
 _NAMED_GAPS = 3
+_NAMED_VALUES = 5
+_ALIKE = ("ConvolutionKernel", "SliceThickness", "KVP")
+"""What the slices of one acquisition have in common."""
 
 
 def problems_of(stack: Stack) -> tuple[Problem, ...]:
@@ -92,6 +98,9 @@ def _between(stack: Stack, k: int) -> str:
 def _numbers(stack: Stack) -> Iterator[Problem]:
     """Problems of what the pixels mean."""
     first = stack.slices[0]
+    mixed = tuple(_mixed(stack))
+    if mixed:
+        yield Problem("mixed-acquisition", f"Its slices were not all made alike: {'; '.join(mixed)}.")
     if first.is_localizer:
         yield Problem("localizer", "A scout (ImageType LOCALIZER), not a stack of slices.", refused=True)
     if "MOSAIC" in first.image_type:
@@ -116,6 +125,22 @@ def _numbers(stack: Stack) -> Iterator[Problem]:
     unlike = next((s for s in stack.slices if s.series.modality == "CT" and not is_hu(s)), None)
     if unlike is not None and not first.is_localizer:
         yield Problem("not-hu", _not_hu(unlike), refused=True)
+
+
+def _mixed(stack: Stack) -> Iterator[str]:
+    for keyword in _ALIKE:
+        stated = Counter(filter(None, (_plain(s.marks[MARKS.index(keyword)]) for s in stack.slices)))
+        if len(stated) > 1:
+            named = [f"{value} in {count}" for value, count in stated.most_common(_NAMED_VALUES)]
+            yield f"{keyword} is {', '.join(named)}{', ...' if len(stated) > _NAMED_VALUES else ''} slices"
+
+
+def _plain(value: str) -> str:
+    """A number as it is written shortest, any other text as it is."""
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        return value
 
 
 def _is_slope(item: Slice) -> bool:
