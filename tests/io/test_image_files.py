@@ -113,7 +113,7 @@ def test_a_sheared_grid_is_refused_where_the_format_cannot_hold_it(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["a.Nii", "a.NII.GZ", "a.NRRD", "a.MHA"])
+@pytest.mark.parametrize("name", ["a.Nii", "a.Nii.GZ", "a.NRRD", "a.MHA"])
 def test_the_case_of_a_suffix_does_not_matter(tmp_path: Path, name: str) -> None:
     path = write_volume(Volume(numbered(), oblique()), tmp_path / name)
     assert list(tmp_path.iterdir()) == [path]
@@ -182,6 +182,21 @@ def test_a_foreign_nifti_is_turned_from_ras_to_lps(tmp_path: Path) -> None:
     assert volume.grid.to_mm((0, 0, 0)) == pytest.approx((30, 40, 60))
     assert volume.grid.to_mm((3, 2, 1)) == pytest.approx((28, 34, 75))
     assert volume.grid.axis_letters == ("S", "A", "R")
+
+
+def test_a_suffix_in_mixed_case_does_not_open_its_namesake(tmp_path: Path) -> None:
+    path = write_volume(Volume(numbered(), oblique()), tmp_path / "a.Nii")
+    write_volume(Volume(numbered() + 1, oblique()), tmp_path / "a.nii")
+    assert len(list(tmp_path.iterdir())) == 1 or np.array_equal(read_volume(path).voxels, numbered())
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_nifti_2_is_read_like_nifti_1(tmp_path: Path, name: str) -> None:
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    nib.save(nib.Nifti2Image(array, RAS), tmp_path / name)
+    volume = read_volume(tmp_path / name)
+    assert np.array_equal(volume.voxels.T, array)
+    assert volume.grid.to_mm((3, 2, 1)) == pytest.approx((28, 34, 75))
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("meter", 1000.0), ("micron", 0.001)])

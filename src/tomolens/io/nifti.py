@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
 from tomolens.core.errors import GeometryError, ReadError
@@ -29,6 +30,8 @@ _LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _KJI = [2, 1, 0, 3]
 """Columns of an affine over (i, j, k), reordered for (k, j, i), and back."""
 _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
+_NIFTI2_BYTES = 540
+"""The length of its header, which it opens with."""
 _TEXT = 6
 _SCANNER = 1
 _SAME_PLACE_MM = 0.1
@@ -59,11 +62,20 @@ def read_nifti(path: Path) -> ImageContent:
 def _opened(path: Path) -> tuple[Any, NDArray[Any], float, float]:
     """The header, the stored array (i, j, k), and the scaling."""
     try:
-        image = nib.load(path)
+        kind = _kind(path)
+        image = kind.from_file_map({"image": nib.FileHolder(str(path))})
         stored = np.asarray(image.dataobj.get_unscaled())
     except Exception as broken:  # nibabel meets broken bytes with many kinds of error
         raise ReadError(f"{path}: not a readable NIfTI file ({broken}).") from broken
     return image.header, stored, float(image.dataobj.slope), float(image.dataobj.inter)
+
+
+def _kind(path: Path) -> type[Any]:
+    """NIfTI-1 or -2. Of a suffix in mixed case, `nibabel.load` would open the namesake in lower case."""
+    with ImageOpener(path) as file:
+        first = file.read(4)
+    is_second = _NIFTI2_BYTES in (int.from_bytes(first, "little"), int.from_bytes(first, "big"))
+    return nib.Nifti2Image if is_second else nib.Nifti1Image
 
 
 def _affine(header: Any, path: Path) -> NDArray[np.float64]:
