@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 import warnings
 from pathlib import Path
@@ -297,6 +298,35 @@ def test_a_single_file_is_a_scan_of_one(tmp_path: Path) -> None:
     (series,) = find_series(path)
     assert series.files == (path,)
     assert series.spacing_mm == pytest.approx((2.5, 0.8, 0.7))
+
+
+def test_linked_folders_are_followed_once_and_loops_end(tmp_path: Path) -> None:
+    write_series(tmp_path / "elsewhere")
+    root = tmp_path / "root"
+    write_slice(root / "own" / "a", stored_volume(1)[0], SeriesInstanceUID="1.2.9")
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    (root / "again").symlink_to(tmp_path / "elsewhere")
+    (root / "own" / "loop").symlink_to(root)
+    (root / "above").symlink_to(tmp_path)
+    assert sorted((len(s.files), len(s.copies)) for s in find_series(root)) == [(1, 0), (6, 0)]
+
+
+def test_a_folder_that_cannot_be_opened_is_passed_over_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path)
+    (tmp_path / "closed").mkdir()
+    listed = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    scan = find_series(tmp_path)
+    assert [len(s.files) for s in scan] == [6]
+    assert reasons(scan) == {"closed": "a folder that cannot be opened (Permission denied)"}
 
 
 def test_an_absent_folder_is_refused_by_name(tmp_path: Path) -> None:

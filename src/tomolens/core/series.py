@@ -75,7 +75,7 @@ class Series:
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A file that is in no series, and why."""
+    """A file that is in no series, or a folder that cannot be read, and why."""
 
     path: Path
     reason: str

@@ -37,7 +37,7 @@ def find_series(folder: Path | str, *, progress: Progress = silent) -> FolderSca
     Parameters
     ----------
     folder
-        A folder, read at any depth, a single DICOM file, or a DICOMDIR.
+        A folder, read at any depth and through links, a single DICOM file, or a DICOMDIR.
     progress
         Told ``Step("scan headers", files, all files)``; may raise `Cancelled` to stop.
 
@@ -55,7 +55,8 @@ def scan(root: Path, progress: Progress) -> tuple[list[tuple[Series, Stack]], tu
     """Every series below ``root`` beside its stack of slices, and the files passed over."""
     if not root.exists():
         raise ReadError(f"{root}: no such file or folder.")
-    files = sorted(_files(root))
+    walked = tuple(_files(root))
+    files = sorted(path for path in walked if isinstance(path, Path))
     batches = [files[start : start + _FILES_A_BATCH] for start in range(0, len(files), _FILES_A_BATCH)]
     read: list[Headers] = []
     progress(Step("scan headers", 0, len(files)))
@@ -64,7 +65,7 @@ def scan(root: Path, progress: Progress) -> tuple[list[tuple[Series, Stack]], tu
             read += batch
             progress(Step("scan headers", len(read), len(files)))
     slices = [s for headers in read if not isinstance(headers, PassedOver) for s in headers]
-    passed_over = [headers for headers in read if isinstance(headers, PassedOver)]
+    passed_over = [item for item in (*walked, *read) if isinstance(item, PassedOver)]
     return series_of(slices), tuple(sorted(passed_over, key=lambda p: p.path))
 
 
@@ -97,12 +98,21 @@ def _order(series: Series) -> tuple[str, int, str, str, int]:
     return (series.study_uid, series.number or 0, series.description, series.uid, series.part)
 
 
-def _files(root: Path) -> Iterator[Path]:
+def _files(root: Path) -> Iterator[Path | PassedOver]:
+    """Every file, and the folders that cannot be opened; links to folders are followed, but no folder is read twice."""
     if not root.is_dir():
         yield from named_files(root) if is_dicomdir(root) else (root,)
         return
-    for folder, _, names in os.walk(root):
+    closed: list[OSError] = []
+    seen = set(root.resolve().parents)
+    for folder, inner, names in os.walk(root, onerror=closed.append, followlinks=True):
+        place = Path(folder).resolve()
+        if place in seen:
+            inner.clear()
+            continue
+        seen.add(place)
         yield from (Path(folder, name) for name in names)
+    yield from (PassedOver(Path(e.filename), f"a folder that cannot be opened ({e.strerror})") for e in closed)
 
 
 def _series(stack: Stack, part: int) -> Series:
