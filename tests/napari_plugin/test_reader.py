@@ -124,6 +124,36 @@ def test_a_single_file_and_a_stack_of_files_open_too(viewer, tmp_path):
     assert stack.data.shape == (26, 36, 32)
 
 
+def test_two_folders_that_are_opened_together_are_looked_through(tmp_path):
+    files = write(tmp_path / "first")
+    (tmp_path / "second").mkdir()
+    for file in files[13:]:
+        file.rename(tmp_path / "second" / file.name)
+    folders = [str(tmp_path / "first"), str(tmp_path / "second")]
+    ((data, _, _),) = get_reader(folders)(folders)
+    assert data.shape == (26, 36, 32)
+
+
+@pytest.mark.gui
+def test_a_file_in_a_stack_that_is_no_image_is_passed_over_by_name(viewer, tmp_path, messages):
+    files = write(tmp_path)
+    (tmp_path / "notes.dcm").write_text("text")
+    (stack,) = viewer.open([*files, tmp_path / "notes.dcm"], stack=True, plugin="tomolens")
+    assert stack.data.shape == (26, 36, 32)
+    assert len(messages) == 1
+    assert f"{tmp_path / 'notes.dcm'}: not a DICOM file" in messages[0]
+
+
+@pytest.mark.gui
+def test_a_damaged_file_beside_a_series_is_named_and_a_text_is_not(viewer, tmp_path, messages):
+    damaged = write(tmp_path)[-1]
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    (tmp_path / "notes.txt").write_text("text")
+    viewer.open(tmp_path, plugin="tomolens")
+    assert any(str(damaged) in message for message in messages)
+    assert not any("notes.txt" in message for message in messages)
+
+
 @pytest.mark.gui
 def test_image_files_open_in_the_same_place_whatever_their_format(viewer, tmp_path):
     volume = scan("coronal from the front")
@@ -143,6 +173,13 @@ def test_a_guess_at_the_modality_is_said(viewer, tmp_path, messages):
     viewer.open(tmp_path / "plain.nrrd", plugin="tomolens")
     assert len(messages) == 1
     assert "taken for CT: plain.nrrd does not say" in messages[0]
+
+
+@pytest.mark.gui
+def test_all_that_is_known_of_an_image_file_is_said(viewer, tmp_path, messages):
+    path = write_volume(replace(scan(), history=("resampled to remove a tilt",)), tmp_path / "scan.nrrd")
+    viewer.open(path, plugin="tomolens")
+    assert any("resampled to remove a tilt" in message for message in messages)
 
 
 @pytest.mark.gui

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tomolens.core.errors import AmbiguousSource, ReadError
+from tomolens.core.progress import Step
+from tomolens.core.series import PassedOver
 from tomolens.io.image_files import IMAGE_SUFFIXES, image_suffix
 from tomolens.napari_plugin import layers
 from tomolens.napari_plugin.messages import reported, say, viewer_at_hand
@@ -17,19 +19,21 @@ if TYPE_CHECKING:
     from tomolens.core.progress import Progress
     from tomolens.core.series import Series
     from tomolens.core.volume import Volume
+    from tomolens.io.dicom_slice import Slice
 
 Reader = Callable[[str | list[str]], list[layers.LayerData] | list[tuple[None]]]
 
 NOTHING: list[tuple[None]] = [(None,)]
 """What tells napari that the reader did its work and there is no layer: the user cancelled, or was told why not."""
 _FINDINGS = "findings.json"
+_NAMED_FILES = 3
 _LOOKED_INTO = 2000
 """A folder is DICOM's if one of this many files is; enough for any disc, 0.1 s for a folder that is not."""
 
 
 def get_reader(path: str | list[str]) -> Reader | None:
-    """The reader, if every path is one that Tomolens reads; None at once for anything else (npe2's ``get_reader``)."""
-    return read if all(_is_known(Path(p)) for p in _listed(path)) else None
+    """The reader, if one of the paths is one that Tomolens reads; None at once for anything else (npe2's rule)."""
+    return read if any(_is_known(Path(p)) for p in _listed(path)) else None
 
 
 def _listed(path: str | list[str]) -> list[str]:
@@ -81,8 +85,7 @@ def _image_file(path: Path) -> layers.LayerData:
     from tomolens.io.read import read_volume
 
     volume = read_volume(path)
-    notes = [step for step in volume.history if step.startswith("taken for")]
-    return _layer(volume, path.name.removesuffix(image_suffix(path)), notes)
+    return _layer(volume, path.name.removesuffix(image_suffix(path)), list(volume.history))
 
 
 def _dicom(paths: list[Path], progress: Progress) -> list[layers.LayerData] | list[tuple[None]]:
@@ -96,17 +99,55 @@ def _dicom(paths: list[Path], progress: Progress) -> list[layers.LayerData] | li
 
 
 def _images(paths: list[Path], progress: Progress) -> tuple[Series, ...]:
-    """The series in the paths, without scouts where there is anything else."""
-    from tomolens.io.dicom_header import read_slices
+    """The series in the paths, without scouts where there is anything else; what is passed over is said."""
     from tomolens.io.dicom_series import find_series, series_of
 
     if len(paths) == 1:
-        found = find_series(paths[0], progress=progress).series
+        scan = find_series(paths[0], progress=progress)
+        found, passed_over = scan.series, scan.passed_over
     else:
-        found = tuple(series for series, _ in series_of(one for path in paths for one in read_slices(path)))
+        slices, passed_over = _headers(paths, progress)
+        found = tuple(series for series, _ in series_of(slices))
     if not found:
-        raise ReadError(f"{paths[0]} holds no DICOM images.")
+        raise ReadError(f"{paths[0]} holds no DICOM images. {_told(passed_over)}".rstrip())
+    _say_passed_over(paths, passed_over)
     return tuple(s for s in found if not _has(s, "localizer")) or found
+
+
+def _headers(paths: list[Path], progress: Progress) -> tuple[list[Slice], tuple[PassedOver, ...]]:
+    """The slices in files and folders that were opened together, each file once, and what is in none."""
+    from tomolens.io.dicom_header import read_slices
+
+    files = sorted({file for path in paths for file in (_files(path) if path.is_dir() else (path,))})
+    slices: list[Slice] = []
+    passed_over = []
+    for done, file in enumerate(files, start=1):
+        try:
+            slices += read_slices(file)
+        except ReadError as refused:
+            passed_over.append(PassedOver(file, str(refused)))
+        progress(Step("scan headers", done, len(files)))
+    return slices, tuple(passed_over)
+
+
+def _say_passed_over(paths: list[Path], passed_over: tuple[PassedOver, ...]) -> None:
+    """Say which of the files were expected to be images and are none."""
+    unexpected = tuple(file for file in passed_over if file.path in paths or _is_broken(file))
+    if unexpected:
+        say(_told(unexpected))
+
+
+def _is_broken(file: PassedOver) -> bool:
+    """Whether it may have been an image; not where it is another kind of file, or of DICOM object."""
+    return file.reason in ("an empty file", "no image") or file.reason.startswith("a damaged")
+
+
+def _told(passed_over: tuple[PassedOver, ...]) -> str:
+    if not passed_over:
+        return ""
+    reasons = [f"{file.path}: {file.reason}" for file in passed_over[:_NAMED_FILES]]
+    more = len(passed_over) - _NAMED_FILES
+    return "Passed over: " + "; ".join([*reasons, *([f"and {more} more files"] if more > 0 else [])]) + "."
 
 
 def _has(series: Series, kind: str) -> bool:
