@@ -68,6 +68,28 @@ def test_a_scout_alone_is_refused_as_one(tmp_path: Path) -> None:
         read_volume(tmp_path)
 
 
+def test_damaged_slices_at_the_ends_of_a_scan_stand_in_its_history(tmp_path: Path) -> None:
+    first, *_, last = write_series(tmp_path)
+    first.write_bytes(first.read_bytes()[:100])
+    write_slice(last, stored_volume()[5], leave_out=("ImagePositionPatient",))
+    assert read_volume(tmp_path).history == (
+        "passed over 2 files beside the series: 000.dcm: not a DICOM file; "
+        "005.dcm: an image without a place in the patient (no ImagePositionPatient)",
+    )
+
+
+def test_files_that_never_were_slices_leave_no_trace_in_the_history(tmp_path: Path) -> None:
+    (stored,) = stored_volume(1)
+    write_series(tmp_path)
+    (tmp_path / "notes.txt").write_text("a" * 300)
+    write_slice(tmp_path / "sr.dcm", stored, Modality="SR", leave_out=("Rows", "Columns"))
+    write_slice(tmp_path / "seg.dcm", stored, Modality="SEG")
+    write_slice(tmp_path / "DICOMDIR", stored, SOPClassUID="1.2.840.10008.1.3.10", leave_out=("Rows", "Columns"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "empty").touch()
+    assert read_volume(tmp_path).history == ()
+
+
 def test_a_folder_without_images_says_what_is_there(tmp_path: Path) -> None:
     for n in range(5):
         (tmp_path / f"{n}.txt").write_text("a")

@@ -75,10 +75,14 @@ class Series:
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A file that is in no series, or a folder that cannot be read, and why."""
+    """A file that is in no series, or a folder that cannot be read, and why.
+
+    ``harmless`` says that it never was a slice: a report, a segmentation, a note beside the images.
+    """
 
     path: Path
     reason: str
+    harmless: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,10 @@ _NOT_IMAGES = {
 }
 """Storage SOP Classes (PS3.4 B.5) that are no acquired image although they may have rows, columns and a place."""
 
+_IMAGING = ("", "CT", "MR", "PT")
+"""Modalities whose files are slices; one without rows and columns is damaged."""
+_SLICE_SUFFIXES = (".dcm", ".dicom", ".ima")
+
 _SERIES = (
     "SOPClassUID SeriesInstanceUID StudyInstanceUID Modality FrameOfReferenceUID SeriesDescription SeriesNumber"
     " ConvolutionKernel Manufacturer PatientID StudyDate"
@@ -61,6 +65,10 @@ _HEAD_BYTES = 32768
 _PIXEL_GROUP = (b"\xe0\x7f", b"\x7f\xe0")
 _TRANSFER_SYNTAX = b"\x02\x00\x10\x00"
 _DICOM_ROOT = "1.2.840.10008."
+
+
+class NoSliceError(ReadError):
+    """A file that never was a slice."""
 
 
 def read_slices(path: Path) -> tuple[Slice, ...]:
@@ -98,7 +106,7 @@ def _opened(path: Path) -> tuple[Dataset, int]:
     try:
         with path.open("rb") as file:
             start = file.read(_HEAD_BYTES)
-            _refuse_foreign(start)
+            _refuse_foreign(start, path.suffix.lower())
             file.seek(0)
             return _in_head(start) or _parsed(file)
     except OSError as refused:
@@ -126,10 +134,11 @@ def _parsed(file: BinaryIO) -> tuple[Dataset, int]:
         raise ReadError(f"a damaged DICOM file ({type(broken).__name__}: {broken})") from broken
 
 
-def _refuse_foreign(start: bytes) -> None:
+def _refuse_foreign(start: bytes, suffix: str) -> None:
     """Refuse what is not DICOM, or in an encoding of some vendor's own: not even its header can be trusted."""
     if start[_DICM_OFFSET : _DICM_OFFSET + 4] != b"DICM" and not _looks_bare(start):
-        raise ReadError("not a DICOM file" if start else "an empty file")
+        error = ReadError if suffix in _SLICE_SUFFIXES or not start else NoSliceError
+        raise error("not a DICOM file" if start else "an empty file")
     rest = start.partition(_TRANSFER_SYNTAX)[2]
     length = rest[2:4] if rest[:2] == b"UI" else rest[:4]
     syntax = rest[4 : 4 + int.from_bytes(length, "little")].decode("latin-1").strip("\0 ")
@@ -156,11 +165,13 @@ def _refuse_other_objects(elements: Elements, sop_class: str) -> None:
         reason = _NOT_IMAGES["1.2.840.10008.5.1.4.1.1.66.4"]
     if reason is None and not (elements.binary("Rows") and elements.binary("Columns")):
         reason = f"no image{f' (a {modality} object)' if modality else ''}"
+        if modality in _IMAGING:
+            raise ReadError(reason)
     samples = elements.binary("SamplesPerPixel") or 1
     if reason is None and samples != 1:
         reason = f"a colour image ({elements.text('PhotometricInterpretation')}), not a slice of numbers"
     if reason is not None:
-        raise ReadError(reason)
+        raise NoSliceError(reason)
 
 
 def _pixel_format(elements: Elements, transfer_syntax: str, offset: int | None) -> PixelFormat:

@@ -12,7 +12,7 @@ from tomolens.core.errors import ReadError
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.core.series import FolderScan, PassedOver, Series
 from tomolens.io.dicom_division import stacks_of
-from tomolens.io.dicom_header import read_slices
+from tomolens.io.dicom_header import NoSliceError, read_slices
 from tomolens.io.dicom_problems import problems_of
 from tomolens.io.dicom_slice import Slice
 from tomolens.io.dicomdir import is_dicomdir, named_files
@@ -77,7 +77,7 @@ def _header(path: Path) -> Headers:
     try:
         return read_slices(path)
     except ReadError as refused:
-        return PassedOver(path, str(refused))
+        return PassedOver(path, str(refused), isinstance(refused, NoSliceError))
 
 
 def series_of(slices: Iterable[Slice]) -> list[tuple[Series, Stack]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -65,8 +65,10 @@ def read_volume(
         check_option("tilt", tilt, get_args(Tilt))
         return with_tilt(read_image(path, modality=modality, progress=progress), tilt)
     wish = _Wish(series_uid, part, modality)
-    series, stack = _chosen(path, wish, progress)
-    return read_stack(series, stack, tilt=tilt, missing=missing, progress=progress)
+    found, passed_over = scan(path, progress)
+    series, stack = _chosen(path, wish, found, passed_over)
+    volume = read_stack(series, stack, tilt=tilt, missing=missing, progress=progress)
+    return replace(volume, history=(*_lost(series, passed_over), *volume.history))
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ class _Wish:
         return ", ".join(f"{name} {value}" for name, value in names if value is not None)
 
 
-def _chosen(path: Path, wish: _Wish, progress: Progress) -> tuple[Series, Stack]:
-    found, passed_over = scan(path, progress)
+def _chosen(
+    path: Path, wish: _Wish, found: list[tuple[Series, Stack]], passed_over: tuple[PassedOver, ...]
+) -> tuple[Series, Stack]:
     fitting = [pair for pair in found if wish.fits(pair[0])]
     wanted = [pair for pair in fitting if not _is_scout(pair[0])] or fitting
     if len(wanted) == 1:
@@ -117,7 +120,18 @@ def _mark(series: Series) -> str:
 
 
 def _none(path: Path, passed_over: tuple[PassedOver, ...]) -> str:
+    return f"{path} holds no image series. {_reasons(passed_over)}".rstrip(". ") + "."
+
+
+def _lost(series: Series, passed_over: tuple[PassedOver, ...]) -> tuple[str, ...]:
+    """What stands beside the series and may have been a slice of it, as a step of the volume's history."""
+    folders = {file.parent for file in series.files}
+    lost = tuple(p for p in passed_over if not p.harmless and p.path.parent in folders)
+    files = "1 file" if len(lost) == 1 else f"{len(lost)} files"
+    return (f"passed over {files} beside the series: {_reasons(lost)}",) if lost else ()
+
+
+def _reasons(passed_over: tuple[PassedOver, ...]) -> str:
     reasons = [f"{p.path.name}: {p.reason}" for p in passed_over[:_NAMED_FILES]]
     more = len(passed_over) - _NAMED_FILES
-    rest = [f"and {more} more files"] if more > 0 else []
-    return f"{path} holds no image series. {'; '.join([*reasons, *rest])}".rstrip(". ") + "."
+    return "; ".join([*reasons, f"and {more} more files"] if more > 0 else reasons)
