@@ -70,7 +70,7 @@ def _opened(path: Path) -> tuple[Any, NDArray[Any], float, float]:
     return image.header, stored, float(image.dataobj.slope), float(image.dataobj.inter)
 
 
-def _kind(path: Path) -> type[Any]:
+def _kind(path: Path) -> Any:
     """NIfTI-1 or -2. Of a suffix in mixed case, `nibabel.load` would open the namesake in lower case."""
     with ImageOpener(path) as file:
         first = file.read(4)
