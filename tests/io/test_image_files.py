@@ -409,16 +409,60 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
         read_volume(path)
 
 
+def like_a_chest(**changes: float) -> np.ndarray:
+    """Half air and lung, half soft tissue, and a corner of padding."""
+    array = np.random.default_rng(0).normal(-850, 60, (20, 20, 20)).round().clip(-1024)
+    array[10:] = np.random.default_rng(1).normal(40, 30, (10, 20, 20)).round()
+    array[0, :5, :5] = changes.get("padding", -2048)
+    return array + changes.get("shift", 0)
+
+
+def drawn(kind: str) -> np.ndarray:
+    random = np.random.default_rng(0)
+    return {
+        "phase": random.integers(-4096, 4096, (20, 20, 20)),
+        "phase in milliradians": random.integers(-3142, 3143, (20, 20, 20)),
+        "phase of a head in an empty field": random.integers(-4096, 4096, (20, 20, 20))
+        * (np.indices((20,) * 3)[0] < 4),
+        "field map": random.normal(0, 350, (20, 20, 20)).round(),
+        "air alone": random.normal(-1000, 20, (20, 20, 20)).round(),
+        "magnitude": random.integers(0, 4096, (20, 20, 20)),
+    }[kind]
+
+
 @pytest.mark.parametrize(
-    ("low", "dtype", "modality"),
-    [(-1000, np.int16, "CT"), (-1000, np.float32, "CT"), (0, np.int16, "MR"), (-1000.5, np.float32, "MR")],
+    ("array", "dtype", "modality"),
+    [
+        (like_a_chest(), np.int16, "CT"),
+        (like_a_chest(), np.float32, "CT"),
+        (like_a_chest(padding=-1024), np.int16, "CT"),
+        (like_a_chest(shift=1024, padding=-1024), np.int16, "MR"),
+        (like_a_chest(shift=0.5), np.float32, "MR"),
+    ],
 )
 def test_what_an_image_shows_is_guessed_from_its_numbers_and_the_guess_is_recorded(
-    tmp_path: Path, low: float, dtype: type, modality: str
+    tmp_path: Path, array: np.ndarray, dtype: type, modality: str
 ) -> None:
-    volume = read_volume(saved(tmp_path / "a.nii", (np.arange(24).reshape(2, 3, 4) + low).astype(dtype)))
+    volume = read_volume(saved(tmp_path / "a.nii", array.astype(dtype)))
     assert volume.modality == modality
     assert volume.history[0].startswith(f"taken for {modality}: a.nii does not say, and its voxels")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "phase",
+        "phase in milliradians",
+        "phase of a head in an empty field",
+        "field map",
+        "air alone",
+        "magnitude",
+    ],
+)
+def test_whole_numbers_below_air_alone_make_no_ct(tmp_path: Path, kind: str) -> None:
+    volume = read_volume(saved(tmp_path / "a.nii", drawn(kind).astype(np.int16)))
+    assert (volume.modality, volume.unit) == ("MR", Unit.ARBITRARY)
+    assert volume.history[0].startswith("taken for MR: a.nii does not say, and its voxels")
 
 
 def test_what_an_image_shows_can_be_said(tmp_path: Path) -> None:

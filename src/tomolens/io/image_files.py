@@ -19,6 +19,9 @@ ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 _MODALITIES = ("CT", "MR")
 _AIR_HU = -900
+_AIR_OR_LUNG, _GAP, _SOFT_TISSUE = (-1100, -750), (-600, -250), (-200, 200)
+"""In HU; even small boxes around a nodule, with little lung, have a tenth as much air or lung as gap."""
+_LEAST_TISSUE = 0.001
 
 
 def image_suffix(path: Path) -> str:
@@ -59,6 +62,22 @@ def _guess(voxels: NDArray[Any]) -> tuple[str, str]:
     """CT or MR, and why."""
     low = float(voxels.min())
     whole = voxels.dtype == np.int16 or bool((voxels == np.round(voxels)).all())
-    if low <= _AIR_HU and whole:
-        return "CT", f"its voxels are whole numbers down to {low:g}, as Hounsfield units are"
-    return "MR", f"its voxels, from {low:g}, are not whole numbers that reach down to air at {_AIR_HU} HU"
+    if low > _AIR_HU or not whole:
+        return "MR", f"its voxels, from {low:g}, are not whole numbers that reach down to air at {_AIR_HU} HU"
+    if not _like_ct(voxels, low):
+        return (
+            "MR",
+            f"its voxels, whole numbers from {low:g}, do not lie as those of air, lung and soft tissue in HU do",
+        )
+    return "CT", f"its voxels are whole numbers down to {low:g} that lie as Hounsfield units of air and soft tissue do"
+
+
+def _like_ct(voxels: NDArray[Any], low: float) -> bool:
+    """Whether there is soft tissue, and air or lung apart from it, and hardly anything below but one padding value.
+
+    An MR phase image or field map goes on below the air of a CT, or has many times more between air and tissue than
+    at the air.
+    """
+    air, gap, tissue = (np.count_nonzero((voxels >= a) & (voxels <= b)) for a, b in (_AIR_OR_LUNG, _GAP, _SOFT_TISSUE))
+    below = np.count_nonzero((voxels < _AIR_OR_LUNG[0]) & (voxels > low))
+    return bool(tissue >= _LEAST_TISSUE * voxels.size and 10 * air > gap and air > 10 * below)
