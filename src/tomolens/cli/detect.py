@@ -53,8 +53,8 @@ def detect(
 
     DICOM is told apart into series by its headers, whatever the files are called. NIfTI, NRRD and MetaImage files
     count as one series each. The model is loaded once. A series that cannot be read is reported and passed over.
-    Series that an earlier call finished with the same model and options are skipped, so a call that was stopped goes
-    on where it was.
+    Series that an earlier call finished with the same files, model and options are skipped, so a call that was stopped
+    goes on where it was.
 
     \b
     Examples:
@@ -81,7 +81,7 @@ def detect(
     \b
     What becomes of a series (status in the summary):
       done      read, and its result written
-      skipped   finished by an earlier call with the same model and options
+      skipped   finished by an earlier call with the same files, model and options
       refused   the model is not made for it: no CT, a scout, too coarse, no lungs
       failed    it should have been read and could not be, e.g. a missing slice
 
