@@ -116,7 +116,7 @@ def _images(paths: list[Path], progress: Progress) -> tuple[Series, ...]:
 
 def _headers(paths: list[Path], progress: Progress) -> tuple[list[Slice], tuple[PassedOver, ...]]:
     """The slices in files and folders that were opened together, each file once, and what is in none."""
-    from tomolens.io.dicom_header import read_slices
+    from tomolens.io.dicom_header import NoSliceError, read_slices
 
     files = sorted({file for path in paths for file in (_files(path) if path.is_dir() else (path,))})
     slices: list[Slice] = []
@@ -125,21 +125,16 @@ def _headers(paths: list[Path], progress: Progress) -> tuple[list[Slice], tuple[
         try:
             slices += read_slices(file)
         except ReadError as refused:
-            passed_over.append(PassedOver(file, str(refused)))
+            passed_over.append(PassedOver(file, str(refused), isinstance(refused, NoSliceError)))
         progress(Step("scan headers", done, len(files)))
     return slices, tuple(passed_over)
 
 
 def _say_passed_over(paths: list[Path], passed_over: tuple[PassedOver, ...]) -> None:
-    """Say which of the files were expected to be images and are none."""
-    unexpected = tuple(file for file in passed_over if file.path in paths or _is_broken(file))
+    """Say which files were opened by name, or may have been slices, and are in no series."""
+    unexpected = tuple(file for file in passed_over if file.path in paths or not file.harmless)
     if unexpected:
         say(_told(unexpected))
-
-
-def _is_broken(file: PassedOver) -> bool:
-    """Whether it may have been an image; not where it is another kind of file, or of DICOM object."""
-    return file.reason in ("an empty file", "no image") or file.reason.startswith("a damaged")
 
 
 def _told(passed_over: tuple[PassedOver, ...]) -> str:
