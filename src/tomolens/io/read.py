@@ -42,8 +42,8 @@ def read_volume(
         Which series of a DICOM folder; needed where it holds several. A scout beside them does not count.
     modality
         Of a DICOM folder, only series of this modality count. Of an image file, what it shows, ``CT`` or ``MR``, where
-        the file itself does not say. Without it, a file of whole numbers that go down to -900 or less is taken for CT
-        in HU, any other for MR; the guess stands in the volume's history.
+        the file itself does not say. Without it, a file of whole numbers that go down to -900 or less and lie as air
+        and soft tissue do is taken for CT in HU, any other for MR; the guess stands in the volume's history.
     tilt, missing, progress
         See `tomolens.io.dicom_volume.read_series`.
 
