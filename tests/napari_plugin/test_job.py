@@ -111,12 +111,12 @@ def test_an_abandoned_job_is_waited_for_and_says_nothing_more(qtbot):
     assert len(ear.ends) == heard == 0
 
 
-def test_a_job_that_is_abandoned_before_it_begins_never_does_its_work(qtbot):
+def test_a_job_that_is_cancelled_before_it_begins_never_does_its_work(qtbot):
     done = []
     job = Job(lambda progress: done.append(1))
-    job.start()
-    job.abandon()
-    qtbot.wait(100)
+    job.cancel()
+    with qtbot.waitSignal(job.cancelled, timeout=10_000):
+        job.start()
     assert done == []
 
 
