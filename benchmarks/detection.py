@@ -27,7 +27,7 @@ from scipy import ndimage
 
 from tomolens import Finding, Volume, detect_nodules, load_detector, read_volume
 from tomolens.models.detector import NoduleDetector, peak_memory_mb
-from tomolens.models.lungs import find_lungs
+from tomolens.models.lungs import BOX_MARGIN_MM, find_lungs
 from tomolens.models.tensors import isotropic
 from tomolens.phantoms.chest import chest_phantom
 from tomolens.training.backgrounds import Background, background_of_scan
@@ -77,7 +77,7 @@ def log_blobs(volume: Volume) -> list[Finding]:
     """The baseline: maxima over space and scale of the scale-normalised Laplacian of Gaussian, in the lung mask."""
     scan = volume.canonical()
     lungs = find_lungs(scan)
-    box = isotropic(scan.cropped(*lungs.box_kji(scan.grid, 8.0)))
+    box = isotropic(scan.cropped(*lungs.box_kji(scan.grid, BOX_MARGIN_MM)))
     image = np.clip(box.voxels, -1000, 200) / 1200
     sigmas = np.array([1.5, 2.2, 3.2, 4.6, 6.6])
     stack = np.stack([-(s**2) * ndimage.gaussian_laplace(image, s) for s in sigmas])

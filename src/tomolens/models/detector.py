@@ -22,7 +22,7 @@ from tomolens.core.finding import Finding
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.core.run import Run
 from tomolens.models.inference import Backend, Pass
-from tomolens.models.lungs import Lungs, find_lungs
+from tomolens.models.lungs import BOX_MARGIN_MM, Lungs, find_lungs
 from tomolens.models.networks import CELL_MM, build, folded
 from tomolens.models.registry import find_bundle
 from tomolens.models.tensors import NETWORK_MM, isotropic, normalised
@@ -37,7 +37,6 @@ FLOOR = 0.05
 """Candidates below this score are not kept."""
 MAX_CANDIDATES = 100
 """LUNA16 reads at most 100 marks a scan."""
-BOX_MARGIN_MM = 8.0
 MIN_SEPARATION_MM = 5.0
 
 

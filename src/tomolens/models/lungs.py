@@ -34,6 +34,8 @@ MIN_CORE_VOXELS = 4
 """In its slice, lung holds a square of 9 coarse voxels (about 27 mm); the gap between back and table does not."""
 CLOSING_MM = 14.0
 MARGIN_MM = 4.0
+BOX_MARGIN_MM = 8.0
+"""Around the mask, in the box that the network sees, in training and in use."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,13 +15,12 @@ from scipy import ndimage
 from tomolens.core.errors import ContractError
 from tomolens.core.grid import Grid
 from tomolens.core.volume import Volume
-from tomolens.models.lungs import Lungs, find_lungs
+from tomolens.models.lungs import BOX_MARGIN_MM, Lungs, find_lungs
 from tomolens.models.tensors import isotropic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BOX_MARGIN_MM = 8.0
 PARENCHYMA_BELOW_HU = -650.0
 WALL_ABOVE_HU = -250.0
 WALL_THICKNESS_MM = 9.0
