@@ -41,6 +41,8 @@ class CenterNet(nn.Module):
             width = channel
         self.stages = nn.ModuleList(stages)
         self.pyramid = FeaturePyramidNetwork(3, list(deeper), pyramid)
+        for unread in range(1, len(deeper)):
+            self.pyramid.layer_blocks[unread] = nn.Identity()
         answer = nn.Conv3d(pyramid, 5, 1)
         answer.bias = nn.Parameter(torch.tensor([PRIOR_LOGIT, 0.0, 0.0, 0.0, 0.0]))
         self.head = nn.Sequential(_conv(pyramid, pyramid), answer)

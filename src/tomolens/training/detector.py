@@ -23,7 +23,9 @@ from tomolens.io.atomic import whole_file
 from tomolens.models.detector import peaks_of
 from tomolens.models.inference import Backend, Pass
 from tomolens.models.networks import build, folded
+from tomolens.models.registry import find_bundle
 from tomolens.models.tensors import normalised
+from tomolens.models.weights import load_weights
 from tomolens.training.patches import Patches, PatchRecipe
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ class TrainConfig:
         Phantoms that are generated as further lungs.
     workers
         Processes that prepare patches; 0 prepares them in this one. Does not change a patch.
+    start_from
+        Name or folder of the model whose weights the run starts from (fine-tuning); random weights where None.
     """
 
     seed: int = 20
@@ -71,6 +75,7 @@ class TrainConfig:
     ema: float = 0.995
     phantom_seeds: tuple[int, ...] = tuple(range(100, 110))
     workers: int = 1
+    start_from: str | None = None
     network: str = "center_net"
     settings: Mapping[str, Any] = field(default_factory=dict)
     recipe: PatchRecipe = field(default_factory=PatchRecipe)
@@ -123,6 +128,8 @@ class Trainer:
         self.backend = Backend.choose(device)
         torch.manual_seed(config.seed)
         network = build(config.network, config.settings)
+        if config.start_from is not None:
+            load_weights(network, find_bundle(config.start_from).weights)
         network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # torch's stub lacks it
         self.network: nn.Module = network.to(self.backend.device)
         average = get_ema_multi_avg_fn(config.ema**_EMA_EVERY)  # type: ignore[no-untyped-call]

@@ -112,21 +112,24 @@ def _opacity(solid: NDArray[np.bool_]) -> NDArray[np.float32]:
 def _redense(
     voxels: NDArray[np.float32], solid: NDArray[np.bool_], donor: Donor, rng: Generator
 ) -> NDArray[np.float32]:
-    """Nodule-ness 0 (parenchyma) to 1 (the nodule's own density), carried as HU above parenchyma."""
+    """The nodule in HU above parenchyma: mostly as dense as it was, sometimes ground glass, part-solid or calcified."""
     around = ndimage.binary_dilation(solid, iterations=4) & ~ndimage.binary_dilation(solid, iterations=2)
     lung = float(np.clip(np.percentile(voxels[around], 25), -950, -700))
     own = max(float(np.percentile(voxels[solid], 85)) - lung, 100.0)
-    wanted = _density(own, donor.texture, rng)
     ness = np.clip((voxels - lung) / own, -0.15, 1.6)
-    return np.asarray(ness * wanted, np.float32)
+    return np.asarray(ness * _density(own, solid, donor, rng), np.float32)
 
 
-def _density(own: float, texture: int, rng: Generator) -> float:
-    """HU above parenchyma: mostly the nodule's own, sometimes thinned to ground glass or thickened to calcium."""
-    kind = rng.random()
-    if kind < 0.12 and texture >= 4:
-        return float(rng.uniform(180, 420))
-    if kind < 0.20:
+def _density(own: float, solid: NDArray[np.bool_], donor: Donor, rng: Generator) -> float | NDArray[np.float64]:
+    """HU above parenchyma where the nodule is densest; of a part-solid one, a map that falls outside its core."""
+    kind, thin = rng.random(), float(rng.uniform(150, 420))
+    if donor.texture >= 4 and kind < 0.14:
+        return thin
+    if donor.texture >= 4 and kind < 0.22:
+        depth = ndimage.distance_transform_edt(solid)
+        core = float(depth.max()) * rng.uniform(0.35, 0.75)
+        return np.asarray(thin + max(own - thin, 0.0) / (1 + np.exp((core - depth) / 0.6)))
+    if kind > 0.92:
         return float(rng.uniform(1000, 1500))
     return float(own * rng.uniform(0.85, 1.15))
 

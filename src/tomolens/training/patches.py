@@ -32,14 +32,15 @@ EXCLUDED_IGNORE_MM = 9.0
 class PatchRecipe:
     """How patches are drawn; shares are of all patches.
 
-    ``kinds`` is the share of each kind of background. ``inserted`` of the patches get one or two nodules, ``decoys`` of
-    them a ball of another lung, ``mined`` of those without inserted nodules are centred on a hard negative, and
-    ``real`` of them on a real nodule.
+    ``kinds`` is the share of each kind of background. ``inserted`` of the patches get one to ``most_inserted`` nodules,
+    ``decoys`` of them a ball of another lung, ``mined`` of those without inserted nodules are centred on a hard
+    negative, and ``real`` of them on a real nodule.
     """
 
     edge: int = 64
     kinds: tuple[tuple[str, float], ...] = (("scan", 0.5), ("phantom", 0.3), ("cube", 0.2))
     inserted: float = 0.6
+    most_inserted: int = 3
     near_wall: float = 0.4
     decoys: float = 0.15
     mined: float = 0.6
@@ -128,7 +129,7 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         rng: Generator,
     ) -> list[Mark]:
         marks: list[Mark] = []
-        for number in range(1 + (rng.random() < 0.35)):
+        for number in range(int(rng.integers(1, self.recipe.most_inserted + 1))):
             at = (
                 place if number == 0 and place is not None else _place(background, self.recipe.near_wall, rng)
             ) - corner
@@ -244,9 +245,15 @@ def _flipped(
 
 
 def _scanner(voxels: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]:
-    """Another scanner, mildly: an offset, noise of random strength and grain, and sometimes a softer kernel."""
-    if rng.random() < 0.15:
-        voxels = ndimage.gaussian_filter(voxels, (rng.uniform(0, 0.8), *(rng.uniform(0.3, 0.7),) * 2))
+    """Another scanner: sometimes thicker slices, a softer or a sharper kernel, noise of random grain, an offset."""
+    kind = rng.random()
+    if kind < 0.2:
+        voxels = _thick(voxels, float(rng.uniform(1.5, 5.0)), rng)
+    elif kind < 0.35:
+        voxels = ndimage.gaussian_filter(voxels, (rng.uniform(0, 0.8), *(rng.uniform(0.3, 0.9),) * 2))
+    elif kind < 0.5:
+        soft = ndimage.gaussian_filter(voxels, (0, 0.8, 0.8))
+        voxels = voxels + np.float32(rng.uniform(0.3, 1.5)) * (voxels - soft)
     if rng.random() < 0.5:
         noise = rng.standard_normal(voxels.shape, np.float32)
         grain = rng.uniform(0, 1.0)
@@ -255,3 +262,22 @@ def _scanner(voxels: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]
             noise /= noise.std()
         voxels = voxels + noise * np.float32(rng.gamma(2.0, 14.0))
     return np.asarray(voxels * np.float32(rng.uniform(0.97, 1.03)) + np.float32(rng.uniform(-20, 20)), np.float32)
+
+
+def _thick(voxels: NDArray[np.float32], thickness_mm: float, rng: Generator) -> NDArray[np.float32]:
+    """What slices of that thickness, at a random phase, come back as at 1 mm."""
+    size = voxels.shape[0]
+    centers = np.arange(rng.uniform(-thickness_mm, 0), size + thickness_mm, thickness_mm)
+    sums = np.cumsum(np.pad(voxels, ((1, 0), (0, 0), (0, 0))), axis=0, dtype=np.float64)
+    low, high = (np.clip(centers + side * thickness_mm / 2 + 0.5, 0, size) for side in (-1, 1))
+    full = high - low > 0.5
+    slices = (_at(sums, high[full]) - _at(sums, low[full])) / (high - low)[full, None, None]
+    middle = (low + high)[full] / 2 - 0.5
+    return np.asarray(_at(slices, np.interp(np.arange(size), middle, np.arange(len(middle)))), np.float32)
+
+
+def _at(stack: NDArray[np.float64], where: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Linear interpolation along the first axis."""
+    low = np.clip(np.floor(where).astype(int), 0, len(stack) - 2)
+    weight = (where - low)[:, None, None]
+    return np.asarray(stack[low] * (1 - weight) + stack[low + 1] * weight)
