@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tomolens.core.card import InputContract, ModelCard
 from tomolens.core.finding import Finding
@@ -13,6 +16,8 @@ from tomolens.core.volume import Unit, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 FAKE_CARD = ModelCard(
     name="fake",
@@ -40,5 +45,36 @@ class FakeDetector:
         """Report every window, then return the candidates."""
         for done in range(self.windows + 1):
             progress(Step("find nodules", done, self.windows))
-        uid = volume.series.uid if volume.series else ""
-        return self.candidates, Run(self.card.name, self.card.version, "0" * 64, series_uid=uid, history=volume.history)
+        return self.candidates, _run(self.card, volume)
+
+
+FAKE_SEGMENTATION_CARD = replace(
+    FAKE_CARD, name="fake-thresholds", task="segmentation", summary="Tells dense from soft by their numbers alone."
+)
+
+
+@dataclass
+class FakeSegmenter:
+    """A segmenter without a network: a voxel has the last label whose threshold it reaches.
+
+    It reports ``windows`` windows of progress. ``thresholds`` are label to least number, in the volume's unit.
+    """
+
+    labels: Mapping[int, str] = field(default_factory=lambda: {1: "soft", 2: "dense"})
+    thresholds: Mapping[int, float] = field(default_factory=lambda: {1: 0.0, 2: 450.0})
+    windows: int = 4
+    card: ModelCard = field(default=FAKE_SEGMENTATION_CARD)
+
+    def segment(self, volume: Volume, progress: Progress) -> tuple[NDArray[Any], Run]:
+        """Report every window, then label the voxels."""
+        for done in range(self.windows + 1):
+            progress(Step("segment", done, self.windows))
+        drawn = np.zeros(volume.shape, np.uint8)
+        for label, least in self.thresholds.items():
+            drawn[volume.voxels >= least] = label
+        return drawn, _run(self.card, volume)
+
+
+def _run(card: ModelCard, volume: Volume) -> Run:
+    uid = volume.series.uid if volume.series else ""
+    return Run(card.name, card.version, "0" * 64, series_uid=uid, history=volume.history)

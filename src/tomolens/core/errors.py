@@ -8,6 +8,7 @@
     ├── ReadError          (OSError)       a file that cannot be read, or is not what it says
     ├── AmbiguousSource    (ValueError)    several series where one is needed
     ├── FindingError       (ValueError)    a finding without a place, a size or a score
+    ├── SegmentationError  (ValueError)    labels that do not lie on their grid, or that have no name
     ├── ContractError      (ValueError)    a volume that a model was not made for
     ├── ModelError         (ValueError)    a model folder that is incomplete, altered or unknown
     ├── OptionError        (ValueError)    a wish that cannot be met
@@ -43,6 +44,10 @@ class AmbiguousSource(TomolensError, ValueError):
 
 class FindingError(TomolensError, ValueError):
     """A finding whose place, size or score is not a number that means something."""
+
+
+class SegmentationError(TomolensError, ValueError):
+    """Labels that do not lie on their grid, or that have no name."""
 
 
 class ContractError(TomolensError, ValueError):

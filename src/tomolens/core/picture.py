@@ -61,7 +61,7 @@ def shows(plane: Plane, finding: Finding) -> bool:
 def slice_svg(
     plane: Plane,
     pixels: NDArray[Any],
-    window: tuple[float, float],
+    window: tuple[float, float] | None = None,
     marks: Iterable[tuple[str, Finding]] = (),
     px_per_mm: float = 0.7,
 ) -> str:
@@ -72,7 +72,7 @@ def slice_svg(
     plane, pixels
         The slice and its numbers, ``plane.pixels(voxels)``.
     window
-        (centre, width) in the unit of the voxels.
+        (centre, width) in the unit of the voxels; None where ``pixels`` are colours already, (rows, columns, 3) uint8.
     marks
         A label and a finding each, drawn as a circle where the slice cuts the finding.
     px_per_mm
@@ -119,9 +119,9 @@ def _outline(em: float) -> str:
     return f'stroke="black" stroke-width="{em / 5:.2f}" paint-order="stroke"'
 
 
-def _png_uri(pixels: NDArray[Any], window: tuple[float, float]) -> str:
+def _png_uri(pixels: NDArray[Any], window: tuple[float, float] | None) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(windowed(pixels, *window)).save(buffer, "PNG")
+    Image.fromarray(pixels if window is None else windowed(pixels, *window)).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -129,12 +129,13 @@ def volume_html(voxels: NDArray[Any], grid: Grid, caption: str, modality: str = 
     """The central axial, coronal and sagittal slice side by side, at one scale."""
     window = default_window(voxels, modality)
     planes = [Plane(grid, axis, grid.shape[axis] // 2) for axis in standard_axes(grid)]
-    scale = _scale(planes)
+    scale = whole_scale(planes)
     pictures = "".join(slice_svg(plane, plane.pixels(voxels), window, px_per_mm=scale) for plane in planes)
     return f"<figure style='margin:0'>{pictures}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _scale(planes: Iterable[Plane]) -> float:
+def whole_scale(planes: Iterable[Plane]) -> float:
+    """Pixels a mm at which whole slices side by side are shown: the longest edge is 260 pixels."""
     return _WHOLE_PX / max(max(plane.size_mm) for plane in planes)
 
 
@@ -155,7 +156,7 @@ def overview_html(volume: Volume, findings: Iterable[Finding]) -> str:
     """The coronal and sagittal mean of a volume with every finding's number, as on a plain radiograph."""
     planes = [Plane(volume.grid, axis, None) for axis in standard_axes(volume.grid)[1:]]
     marks = [(str(number), finding) for number, finding in enumerate(findings, start=1)]
-    scale = _scale(planes)
+    scale = whole_scale(planes)
     means = [plane.pixels(volume.voxels) for plane in planes]
     return "".join(
         slice_svg(plane, mean, percentile_window(mean), marks, scale) for plane, mean in zip(planes, means, strict=True)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tomolens.core.errors import Cancelled, ContractError, ModelError
+from tomolens.core.grid import Grid
+from tomolens.core.progress import Step
+from tomolens.core.volume import Volume
+from tomolens.phantoms.markers import MARKER_HU, marked_volume, marker_centers
+from tomolens.pipelines.segment import segment
+from tomolens.testing import FakeSegmenter
+
+GRID = Grid.from_axes((16, 24, 28), (2.5, 1.5, 1.5), frame_of_reference="1.2.3")
+SCAN = replace(marked_volume(GRID), history=("read 16 slices",))
+
+
+@dataclass
+class Answering(FakeSegmenter):
+    """Answers with what it was given."""
+
+    answer: Any = None
+
+    def segment(self, volume, progress):
+        return self.answer, super().segment(volume, progress)[1]
+
+
+@pytest.mark.parametrize("turn", [lambda v: v, lambda v: v.permuted((2, 0, 1)), lambda v: v.flipped(1).flipped(2)])
+def test_labels_lie_on_the_voxels_of_the_scan_however_it_is_stored(turn) -> None:
+    scan = turn(SCAN)
+    made = segment(scan, FakeSegmenter())
+    assert made.grid is scan.grid
+    assert made.volume is scan
+    for side, center in marker_centers(scan.grid).items():
+        kji = tuple(np.round(scan.grid.to_kji(center)).astype(int))
+        assert made.labels[kji] == (2 if MARKER_HU[side] >= 450 else 1)
+    assert [structure.name for structure in made.found] == ["soft", "dense"]
+
+
+def test_the_run_says_which_model_drew_on_what() -> None:
+    run = segment(SCAN, FakeSegmenter()).run
+    assert (run.model, run.model_version, run.history) == ("fake-thresholds", "0.0.0", ("read 16 slices",))
+
+
+def test_a_scan_without_any_of_the_structures_has_none() -> None:
+    air = Volume(np.full(GRID.shape, -1000, np.int16), GRID)
+    made = segment(air, FakeSegmenter())
+    assert len(made) == 0
+    assert [structure.volume_ml for structure in made.structures] == [0, 0]
+
+
+def test_a_volume_outside_the_contract_is_refused_before_the_network_starts() -> None:
+    steps: list[Step] = []
+    with pytest.raises(ContractError, match="it is MR, the model takes CT"):
+        segment(replace(SCAN, modality="MR"), FakeSegmenter(), progress=steps.append)
+    assert steps == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (np.zeros((28, 24, 16), np.uint8), r"shape \(28, 24, 16\)"),
+        (np.zeros(GRID.shape, np.float32), "not float32"),
+        (np.full(GRID.shape, 3, np.uint8), "without a name: 3; named are 1 soft, 2 dense"),
+    ],
+)
+def test_an_answer_that_cannot_be_right_is_never_shown(answer, why) -> None:
+    with pytest.raises(ModelError, match=f"The answer of fake-thresholds cannot be right.*{why}"):
+        segment(SCAN, Answering(answer=answer))
+
+
+def test_a_cancelled_segmentation_stops_at_the_next_window() -> None:
+    seen: list[int] = []
+
+    def stop_at_two(step: Step) -> None:
+        seen.append(step.done)
+        if step.done == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        segment(SCAN, FakeSegmenter(windows=9), progress=stop_at_two)
+    assert seen == [0, 1, 2]
