@@ -6,7 +6,7 @@ import torch
 
 from tomolens.training.backgrounds import Background, Mark
 from tomolens.training.nodules import decoy, donor_of, paste, turned
-from tomolens.training.patches import Patches, PatchRecipe, target_of
+from tomolens.training.patches import Patches, PatchRecipe, _thick, target_of
 
 
 def lung(seed: int = 0, kind: str = "scan", marks: tuple[Mark, ...] = ()) -> Background:
@@ -34,7 +34,7 @@ def test_a_pasted_nodule_lies_where_the_mark_says() -> None:
     rng = np.random.default_rng(1)
     target = np.full((64, 64, 64), -860, np.float32)
     before = target.copy()
-    pasted = paste(target, turned(ball(), rng), np.array([30, 25, 40]), 1.0, rng)
+    pasted = paste(target, turned(ball(), rng, altered=False), np.array([30, 25, 40]), 1.0, rng)
     assert pasted is not None
     changed = np.argwhere(target - before > 300)
     np.testing.assert_allclose(changed.mean(axis=0), pasted.center_kji, atol=0.5)
@@ -45,7 +45,7 @@ def test_a_pasted_nodule_lies_where_the_mark_says() -> None:
 def test_a_nodule_that_drowns_in_the_wall_changes_nothing_and_is_not_counted() -> None:
     rng = np.random.default_rng(2)
     target = np.full((64, 64, 64), 60, np.float32)
-    assert paste(target, turned(ball(), rng), np.array([30, 30, 30]), 1.0, rng) is None
+    assert paste(target, turned(ball(hu=-150.0), rng, altered=False), np.array([30, 30, 30]), 1.0, rng) is None
     assert (target == 60).all()
 
 
@@ -118,3 +118,17 @@ def test_what_is_marked_is_brighter_than_the_lung_around_it() -> None:
 def test_patches_without_insertion_hold_only_what_is_known() -> None:
     drawn = patches(inserted=0.0)
     assert not any(drawn[n]["positive"].any() for n in range(10))
+
+
+@pytest.mark.parametrize("thickness", [1.5, 2.5, 5.0])
+def test_thick_slices_blur_along_the_slices_and_move_nothing(thickness: float) -> None:
+    ramp = np.broadcast_to(np.arange(64.0)[:, None, None], (64, 64, 64)).astype(np.float32)
+    thick = _thick(ramp, thickness, np.random.default_rng(3))
+    np.testing.assert_allclose(thick[6:-6], ramp[6:-6], atol=0.05)
+
+
+def test_a_nodule_keeps_its_texture_and_size_unless_it_is_altered() -> None:
+    pieces = [turned(ball(), np.random.default_rng(seed), altered=False) for seed in range(20)]
+    assert {(piece.texture, piece.scale) for piece in pieces} == {(ball().texture, 1.0)}
+    altered = [turned(ball(), np.random.default_rng(seed)) for seed in range(60)]
+    assert {piece.texture for piece in altered} == {1, 3, 5}

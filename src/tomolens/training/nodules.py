@@ -36,7 +36,7 @@ class Donor:
     """A nodule with its surroundings, 1 mm, canonical order.
 
     ``voxels`` is HU, ``mask`` the nodule (0 or 1), both (k, j, i); ``texture`` is LIDC's rating, 1 ground glass to 5
-    solid.
+    solid; ``malignancy`` the probability that it is malignant, as its readers or its diagnosis say; None where unknown.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Donor:
     mask: NDArray[np.float32]
     diameter_mm: float
     texture: int
+    malignancy: float | None = None
 
     @property
     def is_usable(self) -> bool:
@@ -51,7 +52,9 @@ class Donor:
         return MIN_DIAMETER_MM <= self.diameter_mm <= MAX_DIAMETER_MM
 
 
-def donor_of(name: str, voxels: NDArray[Any], mask: NDArray[Any], texture: int) -> Donor:
+def donor_of(
+    name: str, voxels: NDArray[Any], mask: NDArray[Any], texture: int, malignancy: float | None = None
+) -> Donor:
     """Crop a nodule (1 mm, canonical) to its mask and a rim of 5 voxels; the edge is repeated where the image ends."""
     room = 5
     image = np.pad(np.asarray(voxels, np.float32), room, mode="edge")
@@ -60,16 +63,21 @@ def donor_of(name: str, voxels: NDArray[Any], mask: NDArray[Any], texture: int) 
     low, high = where.min(axis=0) - room, where.max(axis=0) + room + 1
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     diameter = float((padded.sum() * 6 / np.pi) ** (1 / 3))
-    return Donor(name, image[box], padded[box], diameter, texture)
+    return Donor(name, image[box], padded[box], diameter, texture, malignancy)
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """Something ready to be pasted: HU above parenchyma, opacity 0-1 and solid mask of one cube with an odd edge."""
+    """Something ready to be pasted: HU above parenchyma, opacity 0-1 and solid mask of one cube with an odd edge.
+
+    ``texture`` is LIDC's rating of it as it is now, 0 of what is no nodule; ``scale`` how much larger it became.
+    """
 
     voxels: NDArray[np.float32]
     alpha: NDArray[np.float32]
     solid: NDArray[np.bool_]
+    texture: int = 0
+    scale: float = 1.0
 
     @property
     def diameter_mm(self) -> float:
@@ -85,9 +93,9 @@ class Pasted:
     diameter_mm: float
 
 
-def turned(donor: Donor, rng: Generator) -> Piece:
-    """A random rotation, flip, size and density of a nodule."""
-    scale = float(np.exp(rng.uniform(-SCALE, SCALE)))
+def turned(donor: Donor, rng: Generator, *, altered: bool = True) -> Piece:
+    """A random rotation and reflection of a nodule; ``altered`` also varies its size and density."""
+    scale = float(np.exp(rng.uniform(-SCALE, SCALE))) if altered else 1.0
     scale = float(np.clip(scale, MIN_DIAMETER_MM / donor.diameter_mm, MAX_DIAMETER_MM / donor.diameter_mm))
     rotation = _rotation(rng)
     half = int(np.ceil(max(donor.mask.shape) * scale * 0.5)) + 3
@@ -100,7 +108,9 @@ def turned(donor: Donor, rng: Generator) -> Piece:
     solid = mask > 0.5
     if solid.sum() < 8:
         solid = mask > 0.25 * float(mask.max())
-    return Piece(_redense(voxels, solid, donor, rng), _opacity(solid), solid)
+    ness, own = _nodule_ness(voxels, solid)
+    density, texture = _density(own, solid, donor, rng) if altered else (own, donor.texture)
+    return Piece(np.asarray(ness * density, np.float32), _opacity(solid), solid, texture, scale)
 
 
 def _opacity(solid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -109,29 +119,31 @@ def _opacity(solid: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.asarray(ndimage.gaussian_filter(rimmed.astype(np.float32), SOFTNESS_MM))
 
 
-def _redense(
-    voxels: NDArray[np.float32], solid: NDArray[np.bool_], donor: Donor, rng: Generator
-) -> NDArray[np.float32]:
-    """The nodule in HU above parenchyma: mostly as dense as it was, sometimes ground glass, part-solid or calcified."""
+def _nodule_ness(voxels: NDArray[np.float32], solid: NDArray[np.bool_]) -> tuple[NDArray[np.float32], float]:
+    """0 (parenchyma) to 1 (the nodule where it is densest), and how many HU lie between the two."""
     around = ndimage.binary_dilation(solid, iterations=4) & ~ndimage.binary_dilation(solid, iterations=2)
     lung = float(np.clip(np.percentile(voxels[around], 25), -950, -700))
     own = max(float(np.percentile(voxels[solid], 85)) - lung, 100.0)
-    ness = np.clip((voxels - lung) / own, -0.15, 1.6)
-    return np.asarray(ness * _density(own, solid, donor, rng), np.float32)
+    return np.clip((voxels - lung) / own, -0.15, 1.6), own
 
 
-def _density(own: float, solid: NDArray[np.bool_], donor: Donor, rng: Generator) -> float | NDArray[np.float64]:
-    """HU above parenchyma where the nodule is densest; of a part-solid one, a map that falls outside its core."""
+def _density(
+    own: float, solid: NDArray[np.bool_], donor: Donor, rng: Generator
+) -> tuple[float | NDArray[np.float64], int]:
+    """HU above parenchyma and texture rating: mostly its own, sometimes ground glass, part-solid or calcified.
+
+    A part-solid nodule's HU are a map that falls outside its core.
+    """
     kind, thin = rng.random(), float(rng.uniform(150, 420))
     if donor.texture >= 4 and kind < 0.14:
-        return thin
+        return thin, 1
     if donor.texture >= 4 and kind < 0.22:
         depth = ndimage.distance_transform_edt(solid)
         core = float(depth.max()) * rng.uniform(0.35, 0.75)
-        return np.asarray(thin + max(own - thin, 0.0) / (1 + np.exp((core - depth) / 0.6)))
+        return np.asarray(thin + max(own - thin, 0.0) / (1 + np.exp((core - depth) / 0.6))), 3
     if kind > 0.92:
-        return float(rng.uniform(1000, 1500))
-    return float(own * rng.uniform(0.85, 1.15))
+        return float(rng.uniform(1000, 1500)), 5
+    return float(own * rng.uniform(0.85, 1.15)), donor.texture
 
 
 def _rotation(rng: Generator) -> NDArray[np.float64]:
@@ -188,9 +200,9 @@ def _blended(
     return np.asarray(old + alpha[there] * (np.maximum(new[there] + lung, kept) - old), np.float32)
 
 
-def donor_from_volume(name: str, image: Volume, mask: Volume, texture: int) -> Donor:
+def donor_from_volume(name: str, image: Volume, mask: Volume, texture: int, malignancy: float | None = None) -> Donor:
     """A donor from a nodule volume and its mask on one grid, at any spacing."""
     from tomolens.models.tensors import isotropic
 
     voxels, cut = isotropic(image.canonical()), isotropic(mask.canonical())
-    return donor_of(name, voxels.voxels, cut.voxels, texture)
+    return donor_of(name, voxels.voxels, cut.voxels, texture, malignancy)

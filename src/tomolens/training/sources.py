@@ -35,10 +35,11 @@ _UNKNOWN_DIAMETER_MM = 10.0
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Lungs to train in and nodules to put into them."""
+    """Lungs to train in and nodules to put into them; and those of the split ``val``, which are only looked at."""
 
     backgrounds: tuple[Background, ...]
     donors: tuple[Donor, ...]
+    held_out: TrainingData | None = None
 
 
 def load_training_data(folder: Path, phantom_seeds: Sequence[int], progress: Progress = silent) -> TrainingData:
@@ -114,10 +115,11 @@ def _voi_donors(folder: Path, progress: Progress) -> Iterator[Donor]:
     if not (folder / "metadata.csv").exists():
         return
     table = pd.read_csv(folder / "metadata.csv")
-    for done, (name, texture) in enumerate(zip(table["k"].tolist(), table["Texture_value"].tolist(), strict=True)):
+    columns = (table[column].tolist() for column in ("k", "Texture_value", "Diagnosis_value"))
+    for done, (name, texture, malignant) in enumerate(zip(*columns, strict=True)):
         progress(Step("read nodules", done, len(table)))
         image, mask = (read_volume(folder / part / f"{name}.nii.gz", modality="CT") for part in ("image", "mask"))
-        yield donor_from_volume(name, image, mask, int(texture))
+        yield donor_from_volume(name, image, mask, int(texture), float(malignant))
 
 
 def _phantoms(seeds: Sequence[int], progress: Progress) -> Iterator[Background]:
