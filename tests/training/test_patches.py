@@ -6,7 +6,8 @@ import torch
 
 from tomolens.training.backgrounds import Background, Mark
 from tomolens.training.nodules import decoy, donor_of, paste, turned
-from tomolens.training.patches import Patches, PatchRecipe, _thick, target_of
+from tomolens.training.patches import Patches, PatchRecipe, target_of
+from tomolens.training.scanner import thick_slices
 
 
 def lung(seed: int = 0, kind: str = "scan", marks: tuple[Mark, ...] = ()) -> Background:
@@ -123,7 +124,7 @@ def test_patches_without_insertion_hold_only_what_is_known() -> None:
 @pytest.mark.parametrize("thickness", [1.5, 2.5, 5.0])
 def test_thick_slices_blur_along_the_slices_and_move_nothing(thickness: float) -> None:
     ramp = np.broadcast_to(np.arange(64.0)[:, None, None], (64, 64, 64)).astype(np.float32)
-    thick = _thick(ramp, thickness, np.random.default_rng(3))
+    thick = thick_slices(ramp, thickness, np.random.default_rng(3))
     np.testing.assert_allclose(thick[6:-6], ramp[6:-6], atol=0.05)
 
 

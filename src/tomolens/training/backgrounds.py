@@ -21,6 +21,8 @@ from tomolens.models.tensors import isotropic
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.random import Generator
+
 PARENCHYMA_BELOW_HU = -650.0
 WALL_ABOVE_HU = -250.0
 WALL_THICKNESS_MM = 9.0
@@ -131,3 +133,26 @@ def usable(background: Background) -> Background:
     if len(background.inner) + len(background.near_wall) < 200:
         raise ContractError(f"{background.name} has hardly any lung parenchyma to train in.")
     return background
+
+
+def a_place(background: Background, near_wall: float, rng: Generator) -> NDArray[np.float64]:
+    """A random (k, j, i) in the parenchyma; ``near_wall`` is the share that lies close to the wall."""
+    close = len(background.near_wall) and (not len(background.inner) or rng.random() < near_wall)
+    places = background.near_wall if close else background.inner
+    return np.asarray(places[rng.integers(len(places))] + rng.uniform(-1, 1, 3))
+
+
+def cut(
+    voxels: NDArray[np.int16], corner: NDArray[np.int_], edge: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """A cube of ``edge`` voxels, mirrored where it leaves the background, and where it does not."""
+    index = [np.arange(a, a + edge) for a in corner]
+    inside = [(i >= 0) & (i < n) for i, n in zip(index, voxels.shape, strict=True)]
+    mirrored = [_mirrored(i, n) for i, n in zip(index, voxels.shape, strict=True)]
+    valid = inside[0][:, None, None] & inside[1][:, None] & inside[2]
+    return voxels[np.ix_(*mirrored)].astype(np.float32), valid
+
+
+def _mirrored(index: NDArray[np.int_], size: int) -> NDArray[np.int_]:
+    folded = np.mod(index, 2 * size)
+    return np.where(folded < size, folded, 2 * size - 1 - folded)

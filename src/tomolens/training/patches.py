@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch.utils.data import Dataset
 
 from tomolens.models.networks import CELL_MM
 from tomolens.models.tensors import normalised
-from tomolens.training.backgrounds import Background, Mark
+from tomolens.training.backgrounds import Background, Mark, a_place, cut
 from tomolens.training.nodules import Donor, decoy, paste, turned
+from tomolens.training.scanner import another_scanner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         voxels, marks, valid = _flipped(voxels, marks, valid, rng)
         target = target_of(marks, voxels.shape[0], valid)
         return {
-            "image": normalised(_scanner(voxels, rng))[None],
+            "image": normalised(another_scanner(voxels, rng))[None],
             "positive": torch.from_numpy(target.positive),
             "counted": torch.from_numpy(target.counted),
             "box": torch.from_numpy(target.box),
@@ -93,7 +93,7 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         insert = rng.random() < recipe.inserted
         center, place = self._center(background, number, insert, rng)
         corner = np.round(center).astype(int) - recipe.edge // 2
-        voxels, valid = _cut(background.voxels, corner, recipe.edge)
+        voxels, valid = cut(background.voxels, corner, recipe.edge)
         marks = [_moved(mark, corner) for mark in background.marks]
         if rng.random() < recipe.decoys:
             self._paste_decoy(voxels, background, corner, marks, rng)
@@ -107,14 +107,14 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         """Where the patch lies, and where in the background a nodule goes."""
         jitter = rng.uniform(-1, 1, 3) * (self.recipe.edge / 2 - 8)
         if insert:
-            place = _place(background, self.recipe.near_wall, rng)
+            place = a_place(background, self.recipe.near_wall, rng)
             return place + jitter, place
         nodules = [mark for mark in background.marks if mark.nodule]
         if nodules and rng.random() < self._real_share(background):
             return np.asarray(nodules[int(rng.integers(len(nodules)))].center_kji) + jitter, None
         if self.mined[number] and rng.random() < self.recipe.mined:
             return np.asarray(self.mined[number][int(rng.integers(len(self.mined[number])))]) + jitter / 2, None
-        return _place(background, self.recipe.near_wall, rng) + jitter, None
+        return a_place(background, self.recipe.near_wall, rng) + jitter, None
 
     def _real_share(self, background: Background) -> float:
         return {"phantom": 0.5, "scan": self.recipe.real / (1 - self.recipe.inserted), "cube": 0.5}[background.kind]
@@ -131,7 +131,7 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         marks: list[Mark] = []
         for number in range(int(rng.integers(1, self.recipe.most_inserted + 1))):
             at = (
-                place if number == 0 and place is not None else _place(background, self.recipe.near_wall, rng)
+                place if number == 0 and place is not None else a_place(background, self.recipe.near_wall, rng)
             ) - corner
             piece = turned(self._donor(rng), rng)
             if _is_free(at, piece.diameter_mm, [*known, *marks]) and _inside(at, voxels.shape[0]):
@@ -154,10 +154,10 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         rng: Generator,
     ) -> None:
         source = self.backgrounds[int(rng.choice(len(self.backgrounds), p=self._chances))]
-        center = _place(source, 0.2, rng)
+        center = a_place(source, 0.2, rng)
         piece = decoy(source.voxels, np.round(center), rng)
         near = any(np.linalg.norm(center - m.center_kji) < m.diameter_mm / 2 + 22 for m in source.marks)
-        at = _place(background, 0.2, rng) - corner
+        at = a_place(background, 0.2, rng) - corner
         if piece is None or near or not _inside(at, voxels.shape[0]) or not _is_free(at, piece.diameter_mm, known):
             return
         paste(voxels, piece, np.round(at), background.thickness_mm, rng)
@@ -195,28 +195,6 @@ def _chances(backgrounds: Sequence[Background], recipe: PatchRecipe) -> NDArray[
     return np.asarray(chances / chances.sum())
 
 
-def _place(background: Background, near_wall: float, rng: Generator) -> NDArray[np.float64]:
-    close = len(background.near_wall) and (not len(background.inner) or rng.random() < near_wall)
-    places = background.near_wall if close else background.inner
-    return np.asarray(places[rng.integers(len(places))] + rng.uniform(-1, 1, 3))
-
-
-def _cut(
-    voxels: NDArray[np.int16], corner: NDArray[np.int_], edge: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """A cube of ``edge`` voxels, mirrored where it leaves the background, and where it does not."""
-    index = [np.arange(a, a + edge) for a in corner]
-    inside = [(i >= 0) & (i < n) for i, n in zip(index, voxels.shape, strict=True)]
-    mirrored = [_mirrored(i, n) for i, n in zip(index, voxels.shape, strict=True)]
-    valid = inside[0][:, None, None] & inside[1][:, None] & inside[2]
-    return voxels[np.ix_(*mirrored)].astype(np.float32), valid
-
-
-def _mirrored(index: NDArray[np.int_], size: int) -> NDArray[np.int_]:
-    folded = np.mod(index, 2 * size)
-    return np.where(folded < size, folded, 2 * size - 1 - folded)
-
-
 def _moved(mark: Mark, corner: NDArray[np.int_]) -> Mark:
     k, j, i = (c - a for c, a in zip(mark.center_kji, corner, strict=True))
     return Mark((float(k), float(j), float(i)), mark.diameter_mm, mark.nodule)
@@ -242,42 +220,3 @@ def _flipped(
         voxels, valid, places = voxels.swapaxes(1, 2), valid.swapaxes(1, 2), places[:, [0, 2, 1]]
     moved = [Mark((p[0], p[1], p[2]), m.diameter_mm, m.nodule) for p, m in zip(places, marks, strict=True)]
     return np.ascontiguousarray(voxels), moved, np.ascontiguousarray(valid)
-
-
-def _scanner(voxels: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]:
-    """Another scanner: sometimes thicker slices, a softer or a sharper kernel, noise of random grain, an offset."""
-    kind = rng.random()
-    if kind < 0.2:
-        voxels = _thick(voxels, float(rng.uniform(1.5, 5.0)), rng)
-    elif kind < 0.35:
-        voxels = ndimage.gaussian_filter(voxels, (rng.uniform(0, 0.8), *(rng.uniform(0.3, 0.9),) * 2))
-    elif kind < 0.5:
-        soft = ndimage.gaussian_filter(voxels, (0, 0.8, 0.8))
-        voxels = voxels + np.float32(rng.uniform(0.3, 1.5)) * (voxels - soft)
-    if rng.random() < 0.5:
-        noise = rng.standard_normal(voxels.shape, np.float32)
-        grain = rng.uniform(0, 1.0)
-        if grain > 0.3:
-            noise = ndimage.gaussian_filter(noise, (grain / 2, grain, grain))
-            noise /= noise.std()
-        voxels = voxels + noise * np.float32(rng.gamma(2.0, 14.0))
-    return np.asarray(voxels * np.float32(rng.uniform(0.97, 1.03)) + np.float32(rng.uniform(-20, 20)), np.float32)
-
-
-def _thick(voxels: NDArray[np.float32], thickness_mm: float, rng: Generator) -> NDArray[np.float32]:
-    """What slices of that thickness, at a random phase, come back as at 1 mm."""
-    size = voxels.shape[0]
-    centers = np.arange(rng.uniform(-thickness_mm, 0), size + thickness_mm, thickness_mm)
-    sums = np.cumsum(np.pad(voxels, ((1, 0), (0, 0), (0, 0))), axis=0, dtype=np.float64)
-    low, high = (np.clip(centers + side * thickness_mm / 2 + 0.5, 0, size) for side in (-1, 1))
-    full = high - low > 0.5
-    slices = (_at(sums, high[full]) - _at(sums, low[full])) / (high - low)[full, None, None]
-    middle = (low + high)[full] / 2 - 0.5
-    return np.asarray(_at(slices, np.interp(np.arange(size), middle, np.arange(len(middle)))), np.float32)
-
-
-def _at(stack: NDArray[np.float64], where: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Linear interpolation along the first axis."""
-    low = np.clip(np.floor(where).astype(int), 0, len(stack) - 2)
-    weight = (where - low)[:, None, None]
-    return np.asarray(stack[low] * (1 - weight) + stack[low + 1] * weight)
