@@ -26,17 +26,13 @@ diameter_mm, slice``, surest first, rounded to 4 decimals (score) and 0.01 mm.
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tomolens.core.errors import OutputError, ReadError, TomolensError
+from tomolens.core.errors import OutputError
 from tomolens.core.finding import RESEARCH_USE, Detection, Finding
-from tomolens.core.grid import Grid
-from tomolens.core.run import Run
 from tomolens.io.atomic import whole_file
+from tomolens.io.json_results import grid_from_json, grid_to_json, read_json, run_from_json, values_of, write_json
 
 SCHEMA = "tomolens/findings"
 SCHEMA_VERSION = 1
@@ -88,7 +84,7 @@ def _write_csv(detection: Detection, path: Path) -> None:
 
 
 def _write_json(detection: Detection, path: Path) -> None:
-    path.write_text(json.dumps(_to_json(detection), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(_to_json(detection), path)
 
 
 _WRITERS = {".json": _write_json, ".csv": _write_csv}
@@ -117,17 +113,13 @@ def _to_json(detection: Detection) -> dict[str, Any]:
             for number, finding in enumerate(findings, start=1)
         ],
         "below_threshold": [_plain(finding) for finding in detection.candidates[len(findings) :]],
-        "grid": _grid_to_json(detection.grid),
+        "grid": grid_to_json(detection.grid),
         "run": detection.run.to_dict(),
     }
 
 
 def _plain(finding: Finding) -> dict[str, float]:
     return {name: float(value) for name, value in finding.to_dict().items()}
-
-
-def _grid_to_json(grid: Grid) -> dict[str, Any]:
-    return {"shape": grid.shape, "affine": grid.affine.tolist(), "frame_of_reference": grid.frame_of_reference}
 
 
 def read_detection(path: Path | str) -> Detection:
@@ -151,45 +143,16 @@ def read_detection(path: Path | str) -> Detection:
     """
     path = Path(path)
     path = path / JSON_NAME if path.is_dir() else path
-    content = _read_json(path)
-    _check_schema(content, path)
-    try:
+    content = read_json(path, SCHEMA, SCHEMA_VERSION)
+    with values_of(path):
         return _from_json(content)
-    except KeyError as missing:
-        raise ReadError(f"{path} lacks the key {missing}.") from missing
-    except (TypeError, ValueError, AttributeError, OverflowError, TomolensError) as wrong:
-        raise ReadError(f"{path} holds a value that cannot be right: {wrong}") from wrong
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as wrong:
-        raise ReadError(f"{path} cannot be read: {wrong.strerror}.") from wrong
-    except ValueError as wrong:
-        raise ReadError(f"{path} is not JSON: {wrong}.") from wrong
-    except RecursionError as wrong:
-        raise ReadError(f"{path} is nested too deeply to be a findings file.") from wrong
-    return content if isinstance(content, dict) else {}
-
-
-def _check_schema(content: dict[str, Any], path: Path) -> None:
-    if content.get("schema") != SCHEMA:
-        raise ReadError(f"{path} is not a findings file: its schema is {content.get('schema')!r}, not {SCHEMA!r}.")
-    version = content.get("schema_version")
-    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
-        raise ReadError(f"{path} has schema version {version!r}; this Tomolens reads 1 to {SCHEMA_VERSION}.")
 
 
 def _from_json(content: dict[str, Any]) -> Detection:
     above, below = (
         tuple(Finding.from_dict(values) for values in content[part]) for part in ("findings", "below_threshold")
     )
-    grid = content["grid"]
-    place = Grid(tuple(grid["shape"]), np.asarray(grid["affine"], np.float64), grid["frame_of_reference"])
-    run = Run.from_dict(content["run"])
-    if content["series_uid"] != run.series_uid:
-        raise ValueError(f"series_uid is {content['series_uid']!r}, but {run.series_uid!r} in the run.")
+    place, run = grid_from_json(content["grid"]), run_from_json(content)
     detection = Detection(above + below, float(content["min_score"]), place, run)
     if sorted(above, key=_score) != sorted(detection.findings, key=_score):
         raise ValueError(f"findings are not the candidates that reach min_score, {detection.min_score}.")
