@@ -14,10 +14,12 @@ from tomolens.models import inference
 from tomolens.models.detector import load_detector
 from tomolens.models.networks import build
 from tomolens.models.weights import load_weights
-from tomolens.training.detector import CHECKPOINT, TrainConfig, Trainer, detection_loss
+from tomolens.training.detector import TrainConfig, Trainer, detection_loss
 from tomolens.training.patches import PatchRecipe
 from tomolens.training.publish import Publication, publish
+from tomolens.training.runs import CHECKPOINT
 from tomolens.training.sources import TrainingData
+from tomolens.training.team import Team
 
 SMALL = TrainConfig(
     rounds=2,
@@ -40,14 +42,18 @@ def data() -> TrainingData:
     return TrainingData((lung(0), lung(1)), (ball(),))
 
 
+def trainer_in(folder: Path, config: TrainConfig = SMALL) -> Trainer:
+    return Trainer(config, data(), folder, Team(inference.Backend.choose("cpu")))
+
+
 def trained(folder: Path, config: TrainConfig = SMALL) -> Trainer:
-    trainer = Trainer(config, data(), folder, "cpu")
+    trainer = trainer_in(folder, config)
     trainer.run()
     return trainer
 
 
 def weights(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().float().flatten() for p in trainer.averaged.module.parameters()])
+    return torch.cat([p.detach().float().flatten() for p in trainer.learner.averaged.module.parameters()])
 
 
 def test_a_stopped_run_goes_on_to_exactly_the_same_weights(tmp_path: Path) -> None:
@@ -58,20 +64,20 @@ def test_a_stopped_run_goes_on_to_exactly_the_same_weights(tmp_path: Path) -> No
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        Trainer(SMALL, data(), tmp_path / "stopped", "cpu").run(stop)
+        trainer_in(tmp_path / "stopped").run(stop)
     resumed = trained(tmp_path / "stopped")
     torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
     assert len((tmp_path / "stopped" / "log.csv").read_text().splitlines()) == 3
 
 
 def test_a_gradient_that_is_not_finite_is_left_out_and_counted(tmp_path: Path) -> None:
-    trainer = Trainer(SMALL, data(), tmp_path, "cpu")
+    trainer = trainer_in(tmp_path)
     calls = iter(range(6))
-    next(trainer.network.parameters()).register_hook(
+    next(trainer.learner.network.parameters()).register_hook(
         lambda gradient: gradient * (1.0 if next(calls) == 0 else float("nan"))
     )
     trainer.run()
-    assert trainer.skipped == 5
+    assert trainer.learner.skipped == 5
     assert torch.isfinite(weights(trainer)).all()
     assert [row.split(",")[5] for row in (tmp_path / "log.csv").read_text().splitlines()] == ["skipped", "2", "5"]
 
@@ -79,11 +85,15 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_counted(tmp_path: Path) -
 def test_another_configuration_does_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
     trained(tmp_path)
     with pytest.raises(OptionError, match="another configuration"):
-        Trainer(replace(SMALL, seed=1), data(), tmp_path, "cpu")
+        trainer_in(tmp_path, replace(SMALL, seed=1))
 
 
 def test_the_configuration_survives_its_file() -> None:
     assert TrainConfig.from_json(SMALL.to_json()).to_json() == SMALL.to_json()
+
+
+def loss_of(output: torch.Tensor, batch: dict[str, torch.Tensor]) -> float:
+    return sum(float(part / count) for part, count in detection_loss(output, batch).values())
 
 
 def test_a_perfect_answer_costs_nothing_and_a_missed_nodule_does() -> None:
@@ -92,16 +102,15 @@ def test_a_perfect_answer_costs_nothing_and_a_missed_nodule_does() -> None:
     batch = {"positive": positive, "counted": torch.ones_like(positive), "box": torch.zeros(1, 4, 4, 4, 4)}
     output = torch.zeros(1, 5, 4, 4, 4)
     output[:, 0] = torch.where(positive, 15.0, -15.0)
-    score, box = detection_loss(output, batch)
-    assert score + box < 1e-4
+    assert loss_of(output, batch) < 1e-4
     output[:, 0] = -15.0
-    assert detection_loss(output, batch)[0] > 10
+    assert loss_of(output, batch) > 10
 
 
 def test_what_is_not_counted_costs_nothing() -> None:
     positive = torch.zeros(1, 4, 4, 4, dtype=torch.bool)
     batch = {"positive": positive, "counted": torch.zeros_like(positive), "box": torch.zeros(1, 4, 4, 4, 4)}
-    assert detection_loss(torch.full((1, 5, 4, 4, 4), 9.0), batch)[0] == 0
+    assert detection_loss(torch.full((1, 5, 4, 4, 4), 9.0), batch)["score_loss"][0] == 0
 
 
 def test_a_published_run_loads_as_a_model_with_its_card(tmp_path: Path) -> None:
@@ -120,14 +129,16 @@ def test_a_published_run_loads_as_a_model_with_its_card(tmp_path: Path) -> None:
 def test_publishing_changes_no_answer_even_where_a_variance_overflows_half_precision(tmp_path: Path) -> None:
     trainer = trained(tmp_path / "run")
     with torch.no_grad():
-        trainer.averaged.module.head[0].adn.N.running_var.fill_(8e6)
-    trainer._save()
+        trainer.learner.averaged.module.head[0].adn.N.running_var.fill_(8e6)
+    trainer._save({"score_loss": 0.0, "box_loss": 0.0}, 0.0)
     publish(tmp_path / "run", Publication("a", "1", "", "", "", "", 0.5, {}), tmp_path / "bundle")
     network = build(SMALL.network, SMALL.settings)
     load_weights(network, tmp_path / "bundle" / "models" / "model.safetensors")
     image = torch.rand(1, 1, 32, 32, 32)
     with torch.inference_mode():
-        torch.testing.assert_close(network.eval()(image), trainer.averaged.module.eval()(image), atol=2e-3, rtol=2e-2)
+        torch.testing.assert_close(
+            network.eval()(image), trainer.learner.averaged.module.eval()(image), atol=2e-3, rtol=2e-2
+        )
 
 
 def test_a_card_that_lacks_a_field_is_refused(tmp_path: Path) -> None:

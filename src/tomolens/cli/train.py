@@ -52,7 +52,7 @@ def detector(
     """  # noqa: D301 - \b keeps typer from wrapping the table
     from rich.progress import Progress as Bars
 
-    from tomolens.training.detector import TrainConfig, Trainer
+    from tomolens.training.detector import TrainConfig, train_detector
     from tomolens.training.sources import load_training_data
 
     with _refusals(), Bars(*Bars.get_default_columns()) as bars:
@@ -63,7 +63,7 @@ def detector(
 
         seeds = tuple(range(FIRST_PHANTOM_SEED, FIRST_PHANTOM_SEED + phantoms))
         config = TrainConfig(seed=seed, rounds=rounds, steps=steps, batch=batch, phantom_seeds=seeds)
-        Trainer(config, load_training_data(data, config.phantom_seeds, tell), out, device).run(tell)
+        train_detector(config, load_training_data(data, config.phantom_seeds, tell), out, device, progress=tell)
     typer.echo(f"Trained {config.total_steps} steps; publish with: tomolens train publish {out} CARD.json -o FOLDER")
 
 

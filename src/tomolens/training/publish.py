@@ -14,7 +14,8 @@ from safetensors.torch import save
 from tomolens.core.errors import OptionError
 from tomolens.io.atomic import whole_folder
 from tomolens.models.registry import Bundle
-from tomolens.training.detector import CHECKPOINT, CONFIG, LOG, TrainConfig
+from tomolens.training.detector import TrainConfig
+from tomolens.training.runs import CONFIG, LOG, load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,10 +66,8 @@ def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
     """
     if folder.exists() and not (folder / "configs" / "metadata.json").is_file() and any(folder.iterdir()):
         raise OptionError(f"{folder} holds something else than a model; choose a new folder or one to be replaced.")
-    if not (run / CHECKPOINT).is_file():
-        raise OptionError(f"{run} holds no {CHECKPOINT}; give the folder that `tomolens train detector` wrote.")
-    config = TrainConfig.from_json((run / CONFIG).read_text(encoding="utf-8"))
-    state = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
+    state = load_checkpoint(run)
+    config = TrainConfig.from_json((run / CONFIG).read_text(encoding="utf-8"), str(run / CONFIG))
     with whole_folder(folder) as temporary:
         for part in ("configs", "models", "docs"):
             (temporary / part).mkdir()
