@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from monai.networks.blocks import Convolution, FeaturePyramidNetwork, ResidualUnit
+from monai.networks.nets import ResNet
 from monai.networks.utils import pixelunshuffle
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tomolens.core.errors import ModelError
+from tomolens.models.monai_networks import PREFIX, monai_network
 
 CELL_MM = 4.0
 """Edge of one output cell; the network's input has 1 mm voxels."""
@@ -58,6 +60,45 @@ class CenterNet(nn.Module):
         return output
 
 
+def nodule_cnn_3d(channels: Sequence[int] = (24, 48, 96, 128)) -> nn.Module:
+    """A small 3D residual network for 48 mm around a place: (n, 1, 48, 48, 48) to (n, 5), as `classifier` reads it."""
+    return _resnet(channels, spatial_dims=3, n_input_channels=1)
+
+
+class NoduleViews(nn.Module):
+    """The 2.5D alternative: one 2D residual network looks at the axial, coronal and sagittal view of a place.
+
+    Each view is three slices 2 mm apart, as channels; the answers of the views are averaged. Shapes as of
+    `nodule_cnn_3d`.
+    """
+
+    def __init__(self, channels: Sequence[int] = (32, 64, 128, 192)) -> None:
+        super().__init__()
+        self.network = _resnet(channels, spatial_dims=2, n_input_channels=3)
+
+    def forward(self, patch: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        middle = patch.shape[-1] // 2
+        slices = torch.tensor([middle - 2, middle, middle + 2], device=patch.device)
+        views = [patch[:, 0].index_select(axis, slices).movedim(axis, 1) for axis in (1, 2, 3)]
+        answers = self.network(torch.cat(views)).unflatten(0, (3, -1))
+        return torch.as_tensor(answers.mean(dim=0))
+
+
+def _resnet(channels: Sequence[int], **size: int) -> nn.Module:
+    network: nn.Module = ResNet(
+        "basic",
+        [1, 1, 1, 1],
+        list(channels),
+        conv1_t_size=5,
+        conv1_t_stride=2,
+        no_max_pool=True,
+        num_classes=5,
+        **size,
+    )
+    return network
+
+
 def _conv(inward: int, outward: int) -> nn.Module:
     block: nn.Module = Convolution(3, inward, outward, act="RELU", norm="BATCH", adn_ordering="NA", bias=False)
     return block
@@ -70,7 +111,11 @@ def _residual(inward: int, outward: int, strides: int = 1) -> nn.Module:
     return block
 
 
-NETWORKS: Mapping[str, Callable[..., nn.Module]] = {"center_net": CenterNet}
+NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
+    "center_net": CenterNet,
+    "nodule_cnn_3d": nodule_cnn_3d,
+    "nodule_views_25d": NoduleViews,
+}
 
 
 def build(name: str, settings: Mapping[str, Any]) -> nn.Module:
@@ -81,6 +126,8 @@ def build(name: str, settings: Mapping[str, Any]) -> nn.Module:
     ModelError
         If the name is unknown or the settings do not fit.
     """
+    if name.startswith(PREFIX):
+        return monai_network(name.removeprefix(PREFIX), settings)
     if name not in NETWORKS:
         raise ModelError(f"There is no network {name!r}; known are {', '.join(sorted(NETWORKS))}.")
     try:

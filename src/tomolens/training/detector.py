@@ -190,12 +190,18 @@ class Trainer:
         return self.learner.judge(DataLoader(patches, config.batch), detection_loss)
 
 
-def false_peaks(network: nn.Module, background: Background, backend: Backend) -> Places:
-    """Peaks of a network in a lung that are near no known mark, surest first."""
+def false_peaks(
+    network: nn.Module,
+    background: Background,
+    backend: Backend,
+    floor: float = _MINED_FLOOR,
+    most: int = _MINED_MOST,
+) -> Places:
+    """Peaks of a network in a lung that are near no known mark, surest first, at most so many."""
     output = Pass(network, backend, silent).over(normalised(background.voxels))
-    peaks = peaks_of(output, _MINED_FLOOR)
+    peaks = peaks_of(output, floor)
     kept = [(float(p[0]), float(p[1]), float(p[2])) for p in peaks.kji if _is_unknown(p, background)]
-    return kept[:_MINED_MOST]
+    return kept[:most]
 
 
 def _is_unknown(place: Sequence[float], background: Background) -> bool:

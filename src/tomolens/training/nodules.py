@@ -27,6 +27,8 @@ SCALE = 0.3
 SEEN_HU = 60.0
 """A voxel changed by less is not seen as nodule."""
 WALL_ABOVE_HU = -400.0
+AIR_HU = -1024
+SCENE_MM = 56
 MIN_DIAMETER_MM = 3.0
 MAX_DIAMETER_MM = 32.0
 
@@ -37,6 +39,7 @@ class Donor:
 
     ``voxels`` is HU, ``mask`` the nodule (0 or 1), both (k, j, i); ``texture`` is LIDC's rating, 1 ground glass to 5
     solid; ``malignancy`` the probability that it is malignant, as its readers or its diagnosis say; None where unknown.
+    ``scene`` is int16 HU, a cube of `SCENE_MM` around the nodule as it was found, with air where nothing is known.
     """
 
     name: str
@@ -44,7 +47,8 @@ class Donor:
     mask: NDArray[np.float32]
     diameter_mm: float
     texture: int
-    malignancy: float | None = None
+    malignancy: float | None
+    scene: NDArray[np.int16]
 
     @property
     def is_usable(self) -> bool:
@@ -63,7 +67,17 @@ def donor_of(
     low, high = where.min(axis=0) - room, where.max(axis=0) + room + 1
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     diameter = float((padded.sum() * 6 / np.pi) ** (1 / 3))
-    return Donor(name, image[box], padded[box], diameter, texture, malignancy)
+    return Donor(name, image[box], padded[box], diameter, texture, malignancy, _scene(voxels, mask))
+
+
+def _scene(voxels: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.int16]:
+    half = SCENE_MM // 2
+    center = np.round(np.argwhere(np.asarray(mask) > 0.5).mean(axis=0)).astype(int)
+    scene = np.full((SCENE_MM,) * 3, AIR_HU, np.int16)
+    low, high = (np.clip(center + side * half, 0, np.shape(voxels)) for side in (-1, 1))
+    there = tuple(slice(a, b) for a, b in zip(low - center + half, high - center + half, strict=True))
+    scene[there] = np.clip(voxels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], AIR_HU, 3071)
+    return scene
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,36 +1,32 @@
-"""Where training data come from: a folder of scans, nodule cubes and nodule volumes, and generated phantoms.
-
-The folder is laid out so (each part may be absent, but not all)::
-
-    ct/*.nii.gz                      chest CT in HU; annotations.csv and annotations_excluded.csv beside them, as in
-    LUNA16:
-                                     volume, coordX, coordY, coordZ (LPS mm), diameter_mm (negative where unknown)
-    lidc_cubes51/cubes.npz           image (n, k, j, i) HU at 1 mm, mask, name; ratings.csv with Filename, texture
-    lidc_voi/{image,mask}/*.nii.gz   nodules at native spacing; metadata.csv with k (file name), Texture_value
-"""
+"""From a described data set to lungs to train in and nodules to put into them; phantoms are generated beside."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from tomolens.core.errors import ReadError
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.io.read import read_volume
 from tomolens.phantoms.chest import chest_phantom
 from tomolens.training.backgrounds import Background, background_of_cube, background_of_scan, usable
+from tomolens.training.dataset import DESCRIPTION, Dataset, Marking, NoduleRecord, ScanRecord, Split, read_dataset
+from tomolens.training.dataset import read_markings as _read_markings
+from tomolens.training.describe import described
 from tomolens.training.nodules import Donor, donor_from_volume, donor_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from tomolens.core.volume import Volume
+    from tomolens.training.dataset import CubesRecord
 
-_MARK_COLUMNS = ("volume", "coordX", "coordY", "coordZ", "diameter_mm")
-_UNKNOWN_DIAMETER_MM = 10.0
-"""LUNA16's reading of a negative diameter."""
+_SOLID = 5
+"""The texture of a nodule that nobody rated: what most are."""
+_LEAST_ROOM = 500
+_MARK_TOLERANCE_MM = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,84 +38,130 @@ class TrainingData:
     held_out: TrainingData | None = None
 
 
-def load_training_data(folder: Path, phantom_seeds: Sequence[int], progress: Progress = silent) -> TrainingData:
-    """Load everything that a folder holds and generate the phantoms.
+def open_dataset(path: Path) -> Dataset:
+    """A description, or a folder: with its ``dataset.json``, or laid out so that it can be described by itself.
 
     Raises
     ------
     ReadError
-        If the folder holds no scan or no nodule.
+        If there is no data set, or anything in its description is wrong.
     """
-    backgrounds = [*_scans(folder / "ct", progress), *_cubes(folder / "lidc_cubes51")]
-    donors = nodule_donors(folder, progress)
-    if not backgrounds or not donors:
+    if path.is_dir():
+        return read_dataset(path / DESCRIPTION) if (path / DESCRIPTION).is_file() else described(path)
+    return read_dataset(path)
+
+
+def load_dataset(path: Path, phantom_seeds: Sequence[int] = (), progress: Progress = silent) -> TrainingData:
+    """Load the split ``train`` of a data set, and ``val`` beside it; generate the phantoms.
+
+    Parameters
+    ----------
+    path
+        A description (``docs/training_data.md``), or a folder as `open_dataset` takes it.
+    phantom_seeds
+        Phantoms that are generated as further lungs, each with its nodules.
+
+    Raises
+    ------
+    ReadError
+        If anything in the description is wrong, there is no lung or no nodule, or a nodule lies outside its scan.
+    ContractError
+        If there is hardly any lung in a scan.
+    """
+    dataset = open_dataset(path)
+    train, val = dataset.of(Split.TRAIN), dataset.of(Split.VAL)
+    if (val.nodules or val.cubes) and not val.scans:
+        raise ReadError(f"{path}: the split val holds nodules, but no scan to look for them in.")
+    loaded = _loaded(train, phantom_seeds, progress)
+    if not loaded.backgrounds or not loaded.donors:
         raise ReadError(
-            f"{folder} holds {len(backgrounds)} lungs and {len(donors)} nodules; training needs some "
-            "of both, laid out as `tomolens train detector --help` says."
+            f"{path} holds {len(train.scans)} scans and {len(loaded.donors)} nodules in the split train, with phantoms "
+            f"and cubes {len(loaded.backgrounds)} lungs; training needs some lung and some nodule."
         )
-    return TrainingData((*backgrounds, *_phantoms(phantom_seeds, progress)), tuple(donors))
+    return replace(loaded, held_out=_loaded(val, (), progress) if val.scans else None)
 
 
-def nodule_donors(folder: Path, progress: Progress = silent) -> list[Donor]:
-    """The nodules of a folder that can be put into other lungs."""
-    donors = (*_cube_donors(folder / "lidc_cubes51"), *_voi_donors(folder / "lidc_voi", progress))
-    return [donor for donor in donors if donor.is_usable]
-
-
-def _scans(folder: Path, progress: Progress) -> Iterator[Background]:
-    files = sorted(folder.glob("*.nii.gz"))
-    nodules, excluded = read_marks(folder / "annotations.csv"), read_marks(folder / "annotations_excluded.csv")
-    for done, file in enumerate(files):
-        progress(Step("read scans", done, len(files)))
-        name = file.name.removesuffix(".nii.gz")
-        volume = read_volume(file, modality="CT")
-        yield usable(background_of_scan(name, volume, nodules.get(name, []), excluded.get(name, [])))
+def nodule_donors(path: Path, progress: Progress = silent) -> list[Donor]:
+    """The nodules of a data set's split ``train`` that can be put into other lungs."""
+    return list(_donors(open_dataset(path).of(Split.TRAIN), progress))
 
 
 def read_marks(file: Path) -> dict[str, list[tuple[tuple[float, float, float], float]]]:
-    """Marks by volume from a LUNA16 table, as (centre LPS mm, diameter mm); an absent file holds none."""
+    """Marks by each name of their scan, as (centre LPS mm, diameter mm); an absent file holds none."""
     marks: dict[str, list[tuple[tuple[float, float, float], float]]] = {}
-    if not file.exists():
-        return marks
-    table = pd.read_csv(file)
-    for name, x, y, z, diameter in zip(*(table[column].tolist() for column in _MARK_COLUMNS), strict=True):
-        marks.setdefault(str(name), []).append(((x, y, z), diameter if diameter > 0 else _UNKNOWN_DIAMETER_MM))
+    for names, marking in _read_markings(file) if file.exists() else []:
+        for name in names:
+            marks.setdefault(name, []).append((marking.center_lps_mm, marking.diameter_mm))
     return marks
 
 
-def _load_cubes(folder: Path) -> dict[str, Any]:
-    file = folder / "cubes.npz"
-    if not file.exists():
-        return {"name": [], "image": [], "mask": []}
-    with np.load(file) as cubes:
-        return {key: cubes[key] for key in ("name", "image", "mask")}
+def _loaded(dataset: Dataset, phantom_seeds: Sequence[int], progress: Progress) -> TrainingData:
+    lungs = (*_scans(dataset.scans, progress), *_cubes(dataset.cubes), *_phantoms(phantom_seeds, progress))
+    return TrainingData(lungs, tuple(_donors(dataset, progress)))
 
 
-def _cubes(folder: Path) -> Iterator[Background]:
-    cubes = _load_cubes(folder)
-    for name, image, mask in zip(cubes["name"], cubes["image"], cubes["mask"], strict=True):
-        background = background_of_cube(str(name), image, mask)
-        if len(background.inner) >= 500:
+def _scans(scans: Sequence[ScanRecord], progress: Progress) -> Iterator[Background]:
+    for done, scan in enumerate(scans):
+        progress(Step("read scans", done, len(scans)))
+        volume = read_volume(scan.path, series_uid=scan.series_uid, modality=scan.modality)
+        for marking in scan.nodules:
+            _check_inside(marking, volume, scan)
+        lists = ([(m.center_lps_mm, m.diameter_mm) for m in marked] for marked in (scan.nodules, scan.excluded))
+        background = usable(background_of_scan(scan.scan, volume, *lists))
+        yield replace(background, thickness_mm=scan.thickness_mm or background.thickness_mm)
+
+
+def _check_inside(marking: Marking, volume: Volume, scan: ScanRecord) -> None:
+    """A nodule outside its scan is a sign that the table is in other coordinates than LPS, or of another scan."""
+    room = _MARK_TOLERANCE_MM / np.asarray(volume.spacing_mm)
+    place = volume.grid.to_kji(marking.center_lps_mm)
+    if (place < -room).any() or (place > np.asarray(volume.shape) - 1 + room).any():
+        raise ReadError(
+            f"{marking.where}: the nodule at {marking.center_lps_mm} lies outside {scan.path}. Places are in DICOM's "
+            "LPS mm: +x left, +y posterior, +z superior; NIfTI tools write RAS, with x and y negated."
+        )
+
+
+def _load_cubes(record: CubesRecord) -> Iterator[tuple[str, Any, Any]]:
+    with np.load(record.path) as cubes:
+        yield from zip(map(str, cubes["name"]), cubes["image"], cubes["mask"], strict=True)
+
+
+def _cubes(records: Sequence[CubesRecord]) -> Iterator[Background]:
+    for name, image, mask in (cube for record in records for cube in _load_cubes(record)):
+        background = background_of_cube(name, image, mask)
+        if len(background.inner) >= _LEAST_ROOM:
             yield background
 
 
-def _cube_donors(folder: Path) -> Iterator[Donor]:
-    cubes = _load_cubes(folder)
-    ratings = folder / "ratings.csv"
-    texture = pd.read_csv(ratings).set_index("Filename")["texture"].to_dict() if ratings.exists() else {}
-    for name, image, mask in zip(cubes["name"], cubes["image"], cubes["mask"], strict=True):
-        yield donor_of(str(name), image, mask, int(texture.get(str(name), 5)))
+def _donors(dataset: Dataset, progress: Progress) -> Iterator[Donor]:
+    for record in dataset.cubes:
+        for name, image, mask in _load_cubes(record):
+            yield from _usable(donor_of(name, image, mask, round(record.texture.get(name, _SOLID))))
+    for done, nodule in enumerate(dataset.nodules):
+        progress(Step("read nodules", done, len(dataset.nodules)))
+        yield from _usable(donor_of_record(nodule))
 
 
-def _voi_donors(folder: Path, progress: Progress) -> Iterator[Donor]:
-    if not (folder / "metadata.csv").exists():
-        return
-    table = pd.read_csv(folder / "metadata.csv")
-    columns = (table[column].tolist() for column in ("k", "Texture_value", "Diagnosis_value"))
-    for done, (name, texture, malignant) in enumerate(zip(*columns, strict=True)):
-        progress(Step("read nodules", done, len(table)))
-        image, mask = (read_volume(folder / part / f"{name}.nii.gz", modality="CT") for part in ("image", "mask"))
-        yield donor_from_volume(name, image, mask, int(texture), float(malignant))
+def _usable(donor: Donor) -> Iterator[Donor]:
+    if donor.is_usable:
+        yield donor
+
+
+def donor_of_record(record: NoduleRecord) -> Donor:
+    """Read a nodule with its mask.
+
+    Raises
+    ------
+    ReadError
+        If the mask is empty, or image and mask are not of one shape.
+    """
+    image, mask = (read_volume(path, modality="CT") for path in (record.image, record.mask))
+    if image.shape != mask.shape:
+        raise ReadError(f"{record.where}: image is {image.shape}, mask {mask.shape}; they must lie on one grid.")
+    if not (mask.voxels > 0).any():
+        raise ReadError(f"{record.where}: the mask {record.mask} is empty.")
+    return donor_from_volume(record.name, image, mask, round(record.texture or _SOLID))
 
 
 def _phantoms(seeds: Sequence[int], progress: Progress) -> Iterator[Background]:

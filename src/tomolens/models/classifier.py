@@ -1,0 +1,145 @@
+"""The second stage: looks again at each place that a detector marked, and says what it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tomolens.core.errors import ModelError
+from tomolens.core.progress import Progress, Step, silent
+from tomolens.models.inference import Backend
+from tomolens.models.lungs import BOX_MARGIN_MM
+from tomolens.models.networks import build
+from tomolens.models.registry import find_bundle
+from tomolens.models.tensors import NETWORK_MM, isotropic, normalised
+from tomolens.models.weights import load_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
+    from tomolens.core.card import ModelCard
+    from tomolens.core.volume import Volume
+
+EDGE = 48
+"""Voxels of 1 mm along each side of what the second stage sees of a place."""
+TEXTURES = ("ground glass", "part-solid", "solid")
+STAGE = "look again"
+_AT_ONCE = 16
+_AIR = -1.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the second stage says of one place.
+
+    Parameters
+    ----------
+    nodule
+        Probability that it is a nodule and not a vessel, a scar or chest wall, for as many of both as in training.
+    malignancy
+        Probability, if it is a nodule, that radiologists would call it malignant (LIDC-IDRI's ratings; no histology).
+    texture
+        One of `TEXTURES`.
+    logit
+        ``nodule`` before the logistic function.
+    """
+
+    nodule: float
+    malignancy: float
+    texture: str
+    logit: float
+
+
+class NoduleClassifier:
+    """A trained second stage with its card, ready to run on one device.
+
+    Its network takes (n, 1, 48, 48, 48) at 1 mm and answers (n, 5): logits of nodule, malignancy and three textures.
+    """
+
+    def __init__(self, card: ModelCard, network: nn.Module, weights_sha256: str, backend: Backend) -> None:
+        self.card, self.backend, self.weights_sha256 = card, backend, weights_sha256
+        self._network = network.to(backend.device).eval()
+
+    def __repr__(self) -> str:
+        return f"NoduleClassifier({self.card.name!r}, {self.backend.device}, {self.backend.precision})"
+
+    def classify(self, volume: Volume, centers_lps_mm: ArrayLike, progress: Progress = silent) -> list[Verdict]:
+        """Judge places of a chest CT, given as (n, 3) LPS mm; a verdict each, in their order.
+
+        Raises
+        ------
+        ContractError
+            If the volume is not what the model was trained on.
+        """
+        self.card.input.check(volume)
+        centers = np.asarray(centers_lps_mm, float).reshape(-1, 3)
+        if not len(centers):
+            return []
+        scan = volume.canonical()
+        kji = scan.grid.to_kji(centers)
+        room = (EDGE / 2 + BOX_MARGIN_MM) / np.asarray(scan.spacing_mm)
+        low = np.clip(np.floor(kji.min(axis=0) - room).astype(int), 0, np.asarray(scan.shape) - 2)
+        high = np.clip(np.ceil(kji.max(axis=0) + room).astype(int) + 1, low + 2, scan.shape)
+        box = isotropic(scan.cropped((low[0], low[1], low[2]), (high[0], high[1], high[2])), NETWORK_MM)
+        return self.judge(normalised(box.voxels), box.grid.to_kji(centers), progress)
+
+    def judge(self, image: torch.Tensor, kji: NDArray[np.float64], progress: Progress = silent) -> list[Verdict]:
+        """Judge places (n, 3) of a normalised (k, j, i) image at 1 mm; a verdict each, in their order."""
+        verdicts: list[Verdict] = []
+        for first in range(0, len(kji), _AT_ONCE):
+            progress(Step(STAGE, first, len(kji)))
+            answers = self._answers(surroundings(image, kji[first : first + _AT_ONCE]))
+            verdicts += [_verdict(answer) for answer in answers]
+        return verdicts
+
+    def _answers(self, patches: torch.Tensor) -> torch.Tensor:
+        device, dtype = self.backend.device, self.backend.dtype
+        patches = patches.to(device).contiguous(memory_format=torch.channels_last_3d)
+        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            answers: torch.Tensor = self._network(patches)
+        return answers.float().cpu()
+
+
+def surroundings(image: torch.Tensor, kji: Sequence[Sequence[float]] | NDArray[np.float64]) -> torch.Tensor:
+    """What the second stage sees of places of a normalised (k, j, i) image: (n, 1, 48, 48, 48), air beyond its edge."""
+    half = EDGE // 2
+    places = np.round(np.asarray(kji, float)).astype(int).reshape(-1, 3)
+    cubes = torch.full((len(places), 1, EDGE, EDGE, EDGE), _AIR)
+    for cube, place in zip(cubes, places, strict=True):
+        low = np.clip(place - half, 0, image.shape)
+        high = np.clip(place + half, 0, image.shape)
+        there = tuple(slice(a, b) for a, b in zip(low - place + half, high - place + half, strict=True))
+        here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        cube[0][there] = image[here]
+    return cubes
+
+
+def _verdict(answer: torch.Tensor) -> Verdict:
+    nodule, malignancy = answer[:2].sigmoid().tolist()
+    return Verdict(nodule, malignancy, TEXTURES[int(answer[2:].argmax())], float(answer[0]))
+
+
+def load_classifier(name: str | Path, *, device: str = "auto") -> NoduleClassifier:
+    """Load a second stage by name or folder; ``device`` as for `load_detector`.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, it is no second stage, or its folder is incomplete or damaged.
+    OptionError
+        If the device is unknown or not in this machine.
+    """
+    bundle = find_bundle(name)
+    if bundle.card.task != "nodule classification":
+        raise ModelError(f"{bundle.card.name} does {bundle.card.task}; a nodule classifier is needed.")
+    network = build(bundle.card.network, bundle.card.settings)
+    load_weights(network, bundle.weights)
+    return NoduleClassifier(bundle.card, network, bundle.weights_sha256, Backend.choose(device))

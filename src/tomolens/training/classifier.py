@@ -1,0 +1,138 @@
+"""Train the second stage: what a detector marks is looked at again, told from nodules and rated."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from tomolens.core.progress import Progress, Step, silent
+from tomolens.models.inference import Backend
+from tomolens.models.networks import build, folded
+from tomolens.models.registry import find_bundle
+from tomolens.models.weights import load_weights
+from tomolens.training.candidates import UNKNOWN, CandidateRecipe, Candidates, Places
+from tomolens.training.config import RunConfig
+from tomolens.training.detector import false_peaks
+from tomolens.training.learner import Batch, Learner, Terms, start_network
+from tomolens.training.runs import RunFolder
+from tomolens.training.team import Team, team_of
+
+if TYPE_CHECKING:
+    from tomolens.training.sources import TrainingData
+
+_MARKED_FLOOR = 0.03
+_MARKED_MOST = 150
+_MALIGNANCY_WEIGHT = 0.5
+_TEXTURE_WEIGHT = 0.4
+_TEXTURE_SHARES = (1.5, 2.5, 0.6)
+"""Part-solid and ground glass are rarer than solid nodules; their mistakes weigh more."""
+
+
+@dataclass(frozen=True)
+class ClassifierConfig(RunConfig):
+    """Everything that decides a training run of the second stage, apart from its data; saved with it.
+
+    The fields of `RunConfig`, and:
+
+    Parameters
+    ----------
+    detector
+        Name or folder of the detector whose marks are told from nodules; the default one where None.
+    phantom_seeds
+        Phantoms that are generated as further lungs.
+    recipe
+        How patches are drawn.
+    """
+
+    network: str = "nodule_cnn_3d"
+    batch: int = 32
+    detector: str | None = None
+    phantom_seeds: tuple[int, ...] = tuple(range(100, 110))
+    recipe: CandidateRecipe = field(default_factory=CandidateRecipe)
+
+
+def verdict_loss(output: torch.Tensor, batch: Batch) -> Terms:
+    """Cross-entropies of nodule, malignancy and texture; those nobody rated are left out.
+
+    ``output`` (n, 5) as of `NoduleClassifier`; ``batch`` as of `Candidates`, stacked.
+    """
+    answer, nodule, malignancy, texture = output.float(), batch["nodule"], batch["malignancy"], batch["texture"]
+    rated, typed = malignancy != UNKNOWN, texture != UNKNOWN
+    shares = torch.tensor(_TEXTURE_SHARES, device=answer.device)
+    is_nodule = functional.binary_cross_entropy_with_logits(answer[:, 0], nodule, reduction="sum")
+    is_malignant = functional.binary_cross_entropy_with_logits(answer[rated, 1], malignancy[rated], reduction="sum")
+    kind = functional.cross_entropy(answer[typed, 2:], texture[typed], shares, reduction="sum")
+    return {
+        "nodule_loss": (is_nodule, torch.tensor(len(nodule), device=answer.device)),
+        "malignancy_loss": (_MALIGNANCY_WEIGHT * is_malignant, rated.sum()),
+        "texture_loss": (_TEXTURE_WEIGHT * kind, typed.sum()),
+    }
+
+
+def train_classifier(
+    config: ClassifierConfig,
+    data: TrainingData,
+    folder: Path,
+    device: str = "auto",
+    *,
+    processes: int = 1,
+    progress: Progress = silent,
+) -> Learner:
+    """Train in ``folder`` to the last round; called again after a stop, it goes on from the last finished round.
+
+    The detector marks every lung once, before the first step. Processes, stops and errors as of `train_detector`.
+    """
+    marked = marked_places(config.detector, data, device, progress)
+    with team_of(processes, device, _follow, config, data, marked, folder) as team:
+        return _train(team, config, data, marked, folder, progress)
+
+
+def _follow(team: Team, config: ClassifierConfig, data: TrainingData, marked: tuple[Places, ...], folder: Path) -> None:
+    _train(team, config, data, marked, folder, silent)
+
+
+def _train(
+    team: Team,
+    config: ClassifierConfig,
+    data: TrainingData,
+    marked: tuple[Places, ...],
+    folder: Path,
+    progress: Progress,
+) -> Learner:
+    learner, run = Learner(start_network(config), config, team), RunFolder(folder, config)
+    state = run.resume(team.backend.device)
+    if state is not None:
+        learner.resume(state)
+    for number in range(state["round"] if state else 0, config.rounds):
+        started = time.perf_counter()
+        first = number * config.steps
+        indices = range(first * config.batch, (first + config.steps) * config.batch)
+        share = team.share(indices, config.batch)
+        patches = Candidates(data.backgrounds, data.donors, marked, share, config.seed, config.recipe)
+        batches = DataLoader(patches, config.batch // team.size, num_workers=config.workers)
+        losses = learner.train(batches, verdict_loss, progress)
+        row = {"round": number + 1, "steps": learner.steps, **losses, "skipped": learner.skipped}
+        if team.leads:
+            seconds = {"learning_rate": learner.rate, "seconds": time.perf_counter() - started}
+            run.save({**learner.state(), "round": number + 1}, {**row, **seconds})
+    return learner
+
+
+def marked_places(
+    detector: str | None, data: TrainingData, device: str = "auto", progress: Progress = silent
+) -> tuple[Places, ...]:
+    """Where a detector marks each lung and there is no nodule, surest first."""
+    bundle, backend = find_bundle(detector), Backend.choose(device)
+    network = build(bundle.card.network, bundle.card.settings)
+    load_weights(network, bundle.weights)
+    network, places = folded(network), []
+    for number, background in enumerate(data.backgrounds):
+        progress(Step("mark lungs", number, len(data.backgrounds)))
+        places.append(false_peaks(network, background, backend, _MARKED_FLOOR, _MARKED_MOST))
+    return tuple(places)
