@@ -18,6 +18,12 @@ def _shared_data() -> Path:
     return Path(root) / "data"
 
 
+@pytest.fixture(autouse=True)
+def _no_models_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imported models of whoever runs the tests are neither read nor touched."""
+    monkeypatch.setenv("TOMOLENS_MODELS", str(tmp_path_factory.getbasetemp() / "no-models"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real CT and MR with free licences; the test is skipped where they are not at hand."""

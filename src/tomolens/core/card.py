@@ -31,12 +31,15 @@ class InputContract:
         The coarsest spacing along any axis that the model was shown.
     min_extent_mm
         The shortest field of view along any axis.
+    channels
+        Names of the images that are read together, on one grid: most models read one.
     """
 
     modality: str
     unit: Unit
     max_spacing_mm: float
     min_extent_mm: float
+    channels: tuple[str, ...] = ("image",)
 
     def refusals(self, volume: Volume) -> tuple[str, ...]:
         """Why the volume is refused, one sentence a reason; empty where it is accepted."""
@@ -73,7 +76,17 @@ class ModelCard:
     """What a reader must know of a model before trusting it.
 
     Read from a bundle's ``configs/metadata.json`` by `from_metadata`. ``figures`` are the measured figures by name,
-    each a number with its unit in the name; ``settings`` is what the network's builder and pre-processing need.
+    each a number with its unit in the name; ``settings`` is what the network's builder needs.
+
+    Parameters
+    ----------
+    labels
+        What the numbers in the answer mean, of a model that names structures or classes; without background (0).
+    recipe
+        How an imported model's input is prepared, run in windows and its answer read, as plain data; see
+        `tomolens.models.recipe`. Empty for the models that ship with Tomolens.
+    origin
+        Where an imported model came from and what that means for its figures; empty for our own.
     """
 
     name: str
@@ -88,6 +101,9 @@ class ModelCard:
     network: str
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     figures: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    labels: Mapping[int, str] = field(default_factory=dict, repr=False)
+    recipe: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    origin: str = ""
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], where: str = "metadata.json") -> ModelCard:
@@ -100,7 +116,6 @@ class ModelCard:
         """
         try:
             ours = metadata["tomolens"]
-            contract = dict(ours["input"])
             return cls(
                 name=ours["name"],
                 version=metadata["version"],
@@ -109,15 +124,23 @@ class ModelCard:
                 intended_use=metadata["intended_use"],
                 trained_on=metadata["data_source"],
                 licence=ours["licence"],
-                input=InputContract(**{**contract, "unit": Unit(contract["unit"])}),
+                input=_contract(ours["input"]),
                 default_min_score=float(ours["default_min_score"]),
                 network=ours["network"],
                 settings=ours["settings"],
                 figures=ours["figures"],
+                labels={int(number): str(label) for number, label in ours.get("labels", {}).items()},
+                recipe=ours.get("recipe", {}),
+                origin=str(ours.get("origin", "")),
             )
         except KeyError as missing:
             raise ModelError(
                 f"{where} lacks the key {missing}; ARCHITECTURE.md, 'A model is a folder', lists them."
             ) from missing
-        except (TypeError, ValueError) as wrong:
+        except (TypeError, ValueError, AttributeError) as wrong:
             raise ModelError(f"{where} cannot be understood: {wrong}.") from wrong
+
+
+def _contract(values: Mapping[str, Any]) -> InputContract:
+    channels = tuple(map(str, values.get("channels", ("image",))))
+    return InputContract(**{**values, "unit": Unit(values["unit"]), "channels": channels})

@@ -1,11 +1,14 @@
-"""The models at hand: one folder each, in MONAI bundle layout."""
+"""The models at hand: one folder each, in MONAI bundle layout, shipped with Tomolens or imported by the user."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from platformdirs import user_data_path
 
 from tomolens.core.card import ModelCard
 from tomolens.core.errors import ModelError
@@ -59,9 +62,48 @@ class Bundle:
         return cls(folder, ModelCard.from_metadata(metadata, str(file)))
 
 
+@dataclass(frozen=True)
+class UnreadableModel:
+    """A folder among the user's models whose card cannot be read, and why."""
+
+    folder: Path
+    reason: str
+
+
+def models_folder() -> Path:
+    """Where imported models lie: ``$TOMOLENS_MODELS``, else ``tomolens/models`` in the user's data folder.
+
+    The variable says where models lie and changes nothing else.
+    """
+    return Path(os.environ.get("TOMOLENS_MODELS") or user_data_path("tomolens", appauthor=False) / "models")
+
+
 def list_models() -> tuple[ModelCard, ...]:
-    """The cards of the models that ship with Tomolens, by name."""
-    return tuple(bundle.card for bundle in _shipped())
+    """The cards of the models that ship with Tomolens, then of those that the user imported, each by name."""
+    return tuple(bundle.card for bundle in (*_shipped(), *imported_bundles()[0]))
+
+
+def imported_bundles(folder: Path | None = None) -> tuple[list[Bundle], list[UnreadableModel]]:
+    """The models in the user's folder (see `models_folder`), and the folders there that cannot be read.
+
+    A model that bears a shipped model's name is not read: a name stands for one model.
+    """
+    bundles, unreadable = [], []
+    for place in _bundle_folders(folder or models_folder()):
+        try:
+            bundles.append(_checked(Bundle.open(place)))
+        except (ModelError, OSError) as problem:
+            unreadable.append(UnreadableModel(place, str(problem)))
+    return bundles, unreadable
+
+
+def _checked(bundle: Bundle) -> Bundle:
+    if bundle.folder.name != bundle.card.name or bundle.card.name in shipped_names():
+        raise ModelError(
+            f"{bundle.folder} holds a model named {bundle.card.name!r}; a folder bears its model's name, and not a "
+            f"shipped model's ({', '.join(shipped_names())})."
+        )
+    return bundle
 
 
 def find_bundle(name: str | Path | None = None) -> Bundle:
@@ -73,15 +115,29 @@ def find_bundle(name: str | Path | None = None) -> Bundle:
         If there is none.
     """
     name = name or DEFAULT_DETECTOR
-    for bundle in _shipped():
+    bundles = [*_shipped(), *imported_bundles()[0]]
+    for bundle in bundles:
         if bundle.card.name == str(name):
             return bundle
     if Path(name).is_dir():
         return Bundle.open(Path(name))
-    known = ", ".join(bundle.card.name for bundle in _shipped())
+    broken = [model.reason for model in imported_bundles()[1] if model.folder.name == str(name)]
+    if broken:
+        raise ModelError(f"The imported model {name} cannot be used: {broken[0]}")
+    known = ", ".join(bundle.card.name for bundle in bundles)
     raise ModelError(f"There is no model {str(name)!r}; known are {known}, or give the folder of a model.")
 
 
+def shipped_names() -> tuple[str, ...]:
+    """The names of the models that ship with Tomolens."""
+    return tuple(folder.name for folder in _bundle_folders(BUNDLES))
+
+
 def _shipped() -> list[Bundle]:
-    folders = sorted(file.parent.parent for file in BUNDLES.glob("*/configs/metadata.json"))
-    return [Bundle.open(folder) for folder in folders]
+    return [Bundle.open(folder) for folder in _bundle_folders(BUNDLES)]
+
+
+def _bundle_folders(root: Path) -> list[Path]:
+    """Folders that hold a card; what an import is just writing (its name starts with a dot) is none."""
+    files = root.glob("*/configs/metadata.json")
+    return sorted(file.parents[1] for file in files if not file.parents[1].name.startswith("."))

@@ -1,0 +1,122 @@
+"""How an imported model is run: what is done to its input, in which windows, and how its answer is read. Plain data.
+
+A card's ``recipe`` holds these as JSON. Axes are those of the model's own array, which `orient` names by letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tomolens.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from tomolens.core.card import ModelCard
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The window that slides over the image, with MONAI's meaning of each word.
+
+    Parameters
+    ----------
+    roi_size
+        Voxels along each axis of the network's array; 0 or less takes the whole axis.
+    batch
+        Windows at a time.
+    overlap
+        Share of a window that the next one covers again, 0 to below 1.
+    mode
+        ``gaussian`` weighs the centre of a window more than its edge, ``constant`` does not.
+    sigma_scale
+        Width of the Gaussian as a share of the window.
+    padding_mode, cval
+        What stands around an image smaller than the window.
+    slice_axis
+        For a 2D network the axis along which the slices are taken one by one; None for a 3D network.
+    """
+
+    roi_size: tuple[int, ...]
+    batch: int = 1
+    overlap: float = 0.25
+    mode: str = "constant"
+    sigma_scale: float = 0.125
+    padding_mode: str = "constant"
+    cval: float = 0.0
+    slice_axis: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "roi_size", tuple(map(int, self.roi_size)))
+        if not (0 <= self.overlap < 1 and self.batch >= 1 and self.mode in ("constant", "gaussian")):
+            raise ValueError(f"windows overlap by 0 to below 1 and come 1 or more at a time, not {self}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How the network's channels become labels.
+
+    Parameters
+    ----------
+    activation
+        ``softmax``, ``sigmoid`` or ``none``.
+    decision
+        ``argmax``: a voxel has the label of its strongest channel; ``threshold``: every channel is a region of its own.
+    threshold
+        What a region's voxels reach.
+    back
+        ``linear`` brings the channels to the scan's grid and decides there; ``nearest`` decides first.
+    paint
+        (channel, label) pairs, later ones on top, of regions; empty lets the smallest region lie on top.
+    largest
+        Labels of which the largest connected part alone is kept.
+    """
+
+    activation: str = "softmax"
+    decision: str = "argmax"
+    threshold: float = 0.5
+    back: str = "linear"
+    paint: tuple[tuple[int, int], ...] = ()
+    largest: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paint", tuple((int(channel), int(label)) for channel, label in self.paint))
+        object.__setattr__(self, "largest", tuple(map(int, self.largest)))
+        known = ("softmax", "sigmoid", "none"), ("argmax", "threshold"), ("linear", "nearest")
+        for value, accepted in zip((self.activation, self.decision, self.back), known, strict=True):
+            if value not in accepted:
+                raise ValueError(f"an answer is read by one of {', '.join(accepted)}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All of it: the ``steps`` of `tomolens.models.prepare` in order, the windows (None: the whole image), the answer.
+
+    ``half`` says that the authors ran the network in mixed precision, so it may be run so here.
+    """
+
+    steps: tuple[Mapping[str, Any], ...] = ()
+    windows: Windows | None = None
+    answer: Answer = Answer()
+    half: bool = False
+
+    @classmethod
+    def of(cls, card: ModelCard) -> Recipe:
+        """Read the recipe of a card.
+
+        Raises
+        ------
+        ModelError
+            If a key or a value is not known.
+        """
+        try:
+            values = dict(card.recipe)
+            windows = values.pop("windows", None)
+            return cls(
+                steps=tuple(values.pop("steps", ())),
+                windows=None if windows is None else Windows(**windows),
+                answer=Answer(**values.pop("answer", {})),
+                **values,
+            )
+        except (TypeError, ValueError) as wrong:
+            raise ModelError(f"The recipe of {card.name} cannot be understood: {wrong}.") from wrong
