@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tomolens.cli.detect import detect
+from tomolens.cli.evaluate import evaluate_app
 from tomolens.cli.info import info
 from tomolens.cli.models import models
 from tomolens.cli.train import train_app
@@ -40,6 +41,7 @@ def tomolens(
       tomolens info scans/                 what is in a folder
       tomolens detect scans/ -o results/   findings as JSON, CSV, PNG and HTML
       tomolens models                      the models at hand
+      tomolens evaluate                    how good results are, by LUNA16's rules
 
     The same functions serve napari (the plugin *Detect lung nodules*) and Python (`import tomolens`).
     """  # noqa: D301 - \b keeps typer from wrapping the examples
@@ -48,4 +50,5 @@ def tomolens(
 app.command(short_help="Find lung nodules in every CT series of a folder.")(detect)
 app.command(short_help="Say what series are in a folder.")(info)
 app.command(short_help="List the models and their figures.")(models)
+app.add_typer(evaluate_app, name="evaluate", short_help="Say how good marks are (FROC, LUNA16).")
 app.add_typer(train_app, name="train", short_help="Train a model, publish a run.")

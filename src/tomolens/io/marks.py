@@ -1,0 +1,160 @@
+"""What a detector marked, whoever's it is: our own results, a table like ours, or a submission to LUNA16."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tomolens.core.errors import ReadError
+from tomolens.io.csv_rows import CsvRow, CsvTable, Point, read_csv, refuse_doubles
+from tomolens.io.tables import CSV_NAME, JSON_NAME, read_detection
+
+OUR_COLUMNS = ("x_mm", "y_mm", "z_mm", "score")
+LUNA16_COLUMNS = ("coordX", "coordY", "coordZ", "probability")
+KEYS = ("series_uid", "source")
+"""Either names a scan in a table of ours: its SeriesInstanceUID, or the name of what was read."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScanMarks:
+    """The marks of one scan.
+
+    Parameters
+    ----------
+    series_uid, source
+        What the scan is called; either may be empty.
+    lps_mm, scores
+        (n, 3) and (n,); may be empty.
+    min_score
+        The threshold that the result was made with; None where it says none.
+    where
+        The file that says so, for messages.
+    """
+
+    series_uid: str
+    source: str
+    lps_mm: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    min_score: float | None
+    where: str
+
+    @property
+    def name(self) -> str:
+        """What tells the scan apart."""
+        return self.series_uid or self.source
+
+
+def read_luna16_marks(path: Path) -> list[ScanMarks]:
+    """Read a submission to LUNA16 (``seriesuid, coordX, coordY, coordZ, probability``), or a folder of our results.
+
+    Raises
+    ------
+    ReadError
+        If it is neither, a value is no finite number, a mark stands there twice, or a result names no series.
+    """
+    if not path.is_dir():
+        table = read_csv(path, ("seriesuid", *LUNA16_COLUMNS))
+        return _of_table(table, [(row.text("seriesuid"), "") for row in table.rows], LUNA16_COLUMNS)
+    marks = read_results(path)
+    for scan in marks:
+        if not scan.series_uid:
+            raise ReadError(f"{scan.where} names no SeriesInstanceUID, by which LUNA16 tells scans apart.")
+    return marks
+
+
+def read_marks(path: Path) -> list[ScanMarks]:
+    """Read our results (a folder, or one ``findings.json``), or a CSV with ``score, x_mm, y_mm, z_mm`` and a key.
+
+    Raises
+    ------
+    ReadError
+        If it is neither, a value is no finite number, a mark stands there twice, or a scan has two results.
+    """
+    if path.suffix.lower() != ".csv":
+        return read_results(path)
+    table = read_csv(path, OUR_COLUMNS)
+    return _of_table(table, keys_of(table), OUR_COLUMNS)
+
+
+def keys_of(table: CsvTable) -> list[tuple[str, str]]:
+    """The (series_uid, source) of each row; a source is not asked for where there is a series_uid.
+
+    Raises
+    ------
+    ReadError
+        If the table has neither column, or a row nothing in both.
+    """
+    if not set(KEYS) & set(table.columns):
+        raise ReadError(
+            f"{table.path} has neither of the columns {' and '.join(KEYS)}: nothing says which scan a row belongs to. "
+            f"Its first line has {', '.join(table.columns)}."
+        )
+    return [_key(row) for row in table.rows]
+
+
+def _key(row: CsvRow) -> tuple[str, str]:
+    if row.is_empty(KEYS):
+        raise ReadError(f"{row.where}: neither series_uid nor source says which scan the row belongs to.")
+    uid = row.values.get("series_uid", "")
+    return uid, "" if uid else row.values.get("source", "")
+
+
+def _of_table(table: CsvTable, keys: Sequence[tuple[str, str]], columns: Sequence[str]) -> list[ScanMarks]:
+    places = [row.point(columns[:3]) for row in table.rows]
+    refuse_doubles(
+        [((*key, *place), row) for key, place, row in zip(keys, places, table.rows, strict=True)], "mark of this scan"
+    )
+    scans: dict[tuple[str, str], list[tuple[Point, float]]] = {}
+    for key, place, row in zip(keys, places, table.rows, strict=True):
+        scans.setdefault(key, []).append((place, row.number(columns[3])))
+    return [
+        _scan(*key, [place for place, _ in marks], [score for _, score in marks], None, table.path)
+        for key, marks in scans.items()
+    ]
+
+
+def read_results(path: Path) -> list[ScanMarks]:
+    """Read what ``tomolens detect`` wrote: every ``findings.json`` in a folder, or one.
+
+    All candidates count, those below the threshold too.
+
+    Raises
+    ------
+    ReadError
+        If there is none, one is damaged, or two are of the same scan.
+    """
+    files = sorted(path.rglob(JSON_NAME)) if path.is_dir() else [path]
+    files = [file for file in files if not file.parent.name.startswith(".")]
+    if not files:
+        lone = any(path.rglob(CSV_NAME))
+        why = f" Its {CSV_NAME} alone will not do: it lacks what lies below the threshold." if lone else ""
+        raise ReadError(f"{path} holds no {JSON_NAME} at any depth, as `tomolens detect` writes it.{why}")
+    marks = [_result(file) for file in files]
+    seen: dict[str, ScanMarks] = {}
+    for scan in marks:
+        if scan.name in seen:
+            raise ReadError(f"{scan.where} and {seen[scan.name].where} are of the same scan, {scan.name}.")
+        seen[scan.name] = scan
+    return marks
+
+
+def _result(file: Path) -> ScanMarks:
+    detection = read_detection(file)
+    run = detection.run
+    if not (run.series_uid or run.source):
+        raise ReadError(f"{file} names neither a series nor a source.")
+    places = [finding.center_lps_mm for finding in detection.candidates]
+    scores = [finding.score for finding in detection.candidates]
+    return _scan(run.series_uid, run.source, places, scores, detection.min_score, file)
+
+
+def _scan(
+    uid: str, source: str, places: Sequence[Point], scores: Sequence[float], min_score: float | None, where: Path
+) -> ScanMarks:
+    return ScanMarks(
+        uid, source, np.array(places, float).reshape(-1, 3), np.array(scores, float), min_score, str(where)
+    )
