@@ -68,7 +68,7 @@ class FakeModels:
         return self.detector
 
     def install(self, monkeypatch):
-        monkeypatch.setattr("tomolens.cli.batch.find_bundle", self.find)
+        monkeypatch.setattr("tomolens.cli.tasks.find_bundle", self.find)
         without_torch = SimpleNamespace(load_detector=self.load)
         monkeypatch.setitem(sys.modules, "tomolens.models.detector", without_torch)
 

@@ -11,9 +11,10 @@ import pytest
 from tomolens.core.errors import Cancelled, ReadError
 from tomolens.core.grid import Grid
 from tomolens.core.volume import Volume
-from tomolens.pipelines.batch import detect_each
-from tomolens.pipelines.detect_nodules import DetectOptions
-from tomolens.testing import FakeDetector
+from tomolens.pipelines.batch import run_each
+from tomolens.pipelines.detect_nodules import DetectOptions, detect_nodules
+from tomolens.pipelines.segment import segment
+from tomolens.testing import FakeDetector, FakeSegmenter
 
 GRID = Grid.from_axes((10, 12, 14), (2.0, 1.0, 1.0))
 
@@ -28,32 +29,49 @@ def _read(item, progress) -> Volume:
     return _volume("MR" if item == "mr" else "CT")
 
 
+def _finding(model, options=None):
+    return lambda volume, progress: detect_nodules(volume, model, options, progress=progress)
+
+
 def _drop(item, detection):
     pass
 
 
 def test_every_item_comes_back_in_its_order_with_its_findings():
-    outcomes = list(detect_each(["a", "b", "c"], _read, FakeDetector(), keep=_drop))
+    outcomes = list(run_each(["a", "b", "c"], _read, _finding(FakeDetector()), keep=_drop))
     assert [outcome.item for outcome in outcomes] == ["a", "b", "c"]
-    assert [len(outcome.detection) for outcome in outcomes] == [1, 1, 1]
+    assert [len(outcome.result) for outcome in outcomes] == [1, 1, 1]
     assert all(outcome.seconds > 0 for outcome in outcomes)
 
 
 def test_what_is_kept_still_holds_its_volume_and_what_comes_back_does_not():
     kept = {}
-    outcomes = list(detect_each("ab", _read, FakeDetector(), keep=lambda i, d: kept.update({i: d})))
+    outcomes = list(run_each("ab", _read, _finding(FakeDetector()), keep=lambda i, d: kept.update({i: d})))
     assert all(detection.volume is not None for detection in kept.values())
-    assert all(outcome.detection.volume is None for outcome in outcomes)
+    assert all(outcome.result.volume is None for outcome in outcomes)
+
+
+def test_segmentations_are_made_in_the_same_way_and_let_their_volumes_go_too():
+    kept = []
+
+    def work(volume, progress):
+        return segment(volume, FakeSegmenter(), progress=progress)
+
+    outcomes = list(run_each(["a", "damaged", "mr"], _read, work, keep=lambda item, made: kept.append(made)))
+    assert [outcome.failure is None for outcome in outcomes] == [True, False, False]
+    assert len(outcomes[0].result) == 1
+    assert outcomes[0].result.volume is None
+    assert [made.volume is None for made in kept] == [False]
 
 
 def test_the_options_reach_the_detection():
-    (outcome,) = detect_each("a", _read, FakeDetector(), DetectOptions(0.95), keep=_drop)
-    assert outcome.detection.min_score == 0.95
-    assert len(outcome.detection) == 0
+    (outcome,) = run_each("a", _read, _finding(FakeDetector(), DetectOptions(0.95)), keep=_drop)
+    assert outcome.result.min_score == 0.95
+    assert len(outcome.result) == 0
 
 
 def test_a_damaged_item_fails_alone_and_says_why():
-    outcomes = list(detect_each(["a", "damaged", "b"], _read, FakeDetector(), keep=_drop))
+    outcomes = list(run_each(["a", "damaged", "b"], _read, _finding(FakeDetector()), keep=_drop))
     assert [outcome.failure is None for outcome in outcomes] == [True, False, True]
     assert outcomes[1].failure.message == "damaged: the file is cut short."
     assert "Traceback" in outcomes[1].failure.details
@@ -61,7 +79,7 @@ def test_a_damaged_item_fails_alone_and_says_why():
 
 
 def test_a_volume_that_the_model_was_not_made_for_is_refused_not_failed():
-    (outcome,) = detect_each(["mr"], _read, FakeDetector(), keep=_drop)
+    (outcome,) = run_each(["mr"], _read, _finding(FakeDetector()), keep=_drop)
     assert outcome.failure.refused
     assert "it is MR, the model takes CT" in outcome.failure.message
 
@@ -71,7 +89,7 @@ def test_a_result_that_cannot_be_kept_fails_alone():
         if item == "a":
             raise OSError("No space left on device")
 
-    first, second = detect_each("ab", _read, FakeDetector(), keep=keep)
+    first, second = run_each("ab", _read, _finding(FakeDetector()), keep=keep)
     assert first.failure.message == "No space left on device"
     assert second.failure is None
 
@@ -81,7 +99,7 @@ def test_an_error_without_a_word_is_named_by_its_kind():
         def detect(self, volume, progress):
             raise MemoryError
 
-    (outcome,) = detect_each("a", _read, Broken(), keep=_drop)
+    (outcome,) = run_each("a", _read, _finding(Broken()), keep=_drop)
     assert outcome.failure.message == "MemoryError"
 
 
@@ -97,7 +115,7 @@ def test_to_cancel_stops_everything_and_the_reading_too():
         return _read(item, progress)
 
     with pytest.raises(Cancelled):
-        list(detect_each(range(50), read, FakeDetector(), keep=_drop, progress=stop))
+        list(run_each(range(50), read, _finding(FakeDetector()), keep=_drop, progress=stop))
     assert len(began) <= 3
 
 
@@ -116,7 +134,7 @@ def test_a_reader_is_told_to_stop_when_the_caller_leaves():
             told.set()
             raise
 
-    with closing(detect_each(range(3), read, FakeDetector(), keep=_drop)) as outcomes:
+    with closing(run_each(range(3), read, _finding(FakeDetector()), keep=_drop)) as outcomes:
         next(outcomes)
         assert began.wait(5)
     assert told.wait(5)
@@ -137,7 +155,7 @@ def test_no_more_than_two_volumes_are_in_memory_at_any_time():
 
     gc.disable()  # what only the collector could free would count as still in memory
     try:
-        outcomes = list(detect_each(range(20), read, FakeDetector(), keep=_drop))
+        outcomes = list(run_each(range(20), read, _finding(FakeDetector()), keep=_drop))
     finally:
         gc.enable()
     assert len(outcomes) == 20

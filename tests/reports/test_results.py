@@ -9,6 +9,7 @@ from tomolens.core.finding import Detection, Finding
 from tomolens.core.grid import Grid
 from tomolens.core.run import Run
 from tomolens.phantoms.markers import marked_volume
+from tomolens.reports.kinds import FINDINGS
 from tomolens.reports.page import write_index
 from tomolens.reports.results import About, Request, read_result, write_error, write_result
 
@@ -24,16 +25,16 @@ def detection():
 
 
 def test_a_result_is_read_back_as_it_was_written(detection, tmp_path):
-    write_result(tmp_path / "one", ABOUT, REQUEST, detection)
-    result = read_result(tmp_path / "one")
+    write_result(FINDINGS, tmp_path / "one", ABOUT, REQUEST, detection)
+    result = read_result(FINDINGS, tmp_path / "one")
     assert (result.name, result.about, result.request) == ("one", ABOUT, REQUEST)
-    assert result.detection.candidates == detection.candidates
+    assert result.content.candidates == detection.candidates
 
 
 def test_a_result_takes_the_place_of_an_error_and_an_error_that_of_a_result(detection, tmp_path):
     folder = tmp_path / "one"
     write_error(folder, "cut short", "Traceback")
-    write_result(folder, ABOUT, REQUEST, detection)
+    write_result(FINDINGS, folder, ABOUT, REQUEST, detection)
     assert not (folder / "error.txt").exists()
     write_error(folder, "cut short", "Traceback")
     assert [path.name for path in folder.iterdir()] == ["error.txt"]
@@ -41,19 +42,19 @@ def test_a_result_takes_the_place_of_an_error_and_an_error_that_of_a_result(dete
 
 def test_a_result_that_cannot_be_written_leaves_what_was_there(detection, tmp_path):
     folder = tmp_path / "one"
-    write_result(folder, ABOUT, REQUEST, detection)
+    write_result(FINDINGS, folder, ABOUT, REQUEST, detection)
     with pytest.raises(OutputError):
-        write_result(folder, ABOUT, REQUEST, replace(detection, volume=None))
-    assert read_result(folder).about == ABOUT
+        write_result(FINDINGS, folder, ABOUT, REQUEST, replace(detection, volume=None))
+    assert read_result(FINDINGS, folder).about == ABOUT
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
 @pytest.mark.parametrize("name", ["series.json", "findings.json", "montage.png"])
 def test_a_result_that_lacks_a_file_is_refused_by_name(detection, tmp_path, name):
-    write_result(tmp_path / "one", ABOUT, REQUEST, detection)
+    write_result(FINDINGS, tmp_path / "one", ABOUT, REQUEST, detection)
     (tmp_path / "one" / name).unlink()
     with pytest.raises(ReadError, match=name):
-        read_result(tmp_path / "one")
+        read_result(FINDINGS, tmp_path / "one")
 
 
 def test_a_request_says_what_differs_from_another():
@@ -65,10 +66,10 @@ def test_a_request_says_what_differs_from_another():
 
 
 def test_the_page_shows_findings_remarks_and_how_they_were_made_and_no_text_becomes_markup(detection, tmp_path):
-    write_result(tmp_path / "one-1", ABOUT, REQUEST, detection)
-    write_result(tmp_path / "two-2", replace(ABOUT, problems=()), REQUEST, detection.at(1.0))
+    write_result(FINDINGS, tmp_path / "one-1", ABOUT, REQUEST, detection)
+    write_result(FINDINGS, tmp_path / "two-2", replace(ABOUT, problems=()), REQUEST, detection.at(1.0))
     write_error(tmp_path / "three-3", "<b>cut</b> short", "Traceback")
-    page = write_index(tmp_path, {"T2 <x>": "it is MR"}).read_text(encoding="utf-8")
+    page = write_index(FINDINGS, tmp_path, {"T2 <x>": "it is MR"}).read_text(encoding="utf-8")
     for shown in (
         "Lung &lt;i&gt;1.0&lt;/i&gt;",
         "A &amp; B were tilted.",
@@ -88,19 +89,19 @@ def test_the_page_shows_findings_remarks_and_how_they_were_made_and_no_text_beco
 
 
 def test_the_page_needs_no_network(detection, tmp_path):
-    write_result(tmp_path / "one", ABOUT, REQUEST, detection)
-    page = write_index(tmp_path).read_text(encoding="utf-8")
+    write_result(FINDINGS, tmp_path / "one", ABOUT, REQUEST, detection)
+    page = write_index(FINDINGS, tmp_path).read_text(encoding="utf-8")
     assert "http" not in page.replace("http-equiv", "")
     assert "<script" not in page
 
 
 def test_a_damaged_result_stands_on_the_page_as_failed(detection, tmp_path):
-    write_result(tmp_path / "one", ABOUT, REQUEST, detection)
+    write_result(FINDINGS, tmp_path / "one", ABOUT, REQUEST, detection)
     (tmp_path / "one" / "findings.json").write_text("{")
-    page = write_index(tmp_path).read_text(encoding="utf-8")
+    page = write_index(FINDINGS, tmp_path).read_text(encoding="utf-8")
     assert "is not JSON" in page
     assert "1 failed" in page
 
 
 def test_an_output_folder_without_results_gets_a_page_that_says_so(tmp_path):
-    assert "No series was read." in write_index(tmp_path).read_text(encoding="utf-8")
+    assert "No series was read." in write_index(FINDINGS, tmp_path).read_text(encoding="utf-8")

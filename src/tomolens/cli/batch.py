@@ -1,4 +1,4 @@
-"""Run a detector over every volume below a folder, and keep what it finds."""
+"""Do one task with every volume below a folder, and keep the results."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic
 
 from tomolens.cli.jobs import Job, find_jobs
 from tomolens.cli.summary import Row, Status, Summary
 from tomolens.core.errors import OptionError, ReadError
 from tomolens.core.progress import Progress, Step
 from tomolens.io.read import read_volume
-from tomolens.models.registry import find_bundle
-from tomolens.pipelines.batch import Failure, Outcome, detect_each
-from tomolens.pipelines.detect_nodules import DetectOptions, Detector
+from tomolens.pipelines.batch import Failure, Outcome, R, run_each
+from tomolens.reports.kinds import KINDS
 from tomolens.reports.page import write_index
 from tomolens.reports.results import Request, read_result, write_error, write_result
 
 if TYPE_CHECKING:
     from tomolens.cli.console import Narrator
+    from tomolens.cli.tasks import Task, Work
     from tomolens.core.card import ModelCard
-    from tomolens.core.finding import Detection
     from tomolens.core.volume import Volume
     from tomolens.io.dicom_volume import Missing, Tilt
 
@@ -35,38 +34,35 @@ class Wish:
 
     source: Path
     out: Path
-    model: str | None = None
     device: str = "auto"
-    min_score: float | None = None
     tilt: Tilt = "keep"
     missing: Missing = "refuse"
     modality: str | None = None
     again: bool = False
 
 
-class Batch:
-    """One call of ``tomolens detect``.
+class Batch(Generic[R]):
+    """One call of ``tomolens detect`` or ``tomolens segment``.
 
     Raises
     ------
     ModelError
-        If there is no such model.
+        If the model's folder is incomplete.
     OptionError
-        If the output folder is a file.
+        If the output folder is a file, or holds the results of another command.
     """
 
-    def __init__(self, wish: Wish, narrator: Narrator) -> None:
-        if wish.out.exists() and not wish.out.is_dir():
-            raise OptionError(f"{wish.out} is a file; -o takes a folder.")
+    def __init__(self, wish: Wish, task: Task[R], narrator: Narrator) -> None:
+        _check_out(wish.out, task)
+        self._task: Task[R] = task
         self._wish, self._narrator = wish, narrator
-        self._bundle = find_bundle(wish.model)
-        self._weights_sha256 = self._bundle.weights_sha256
+        self._weights_sha256 = task.bundle.weights_sha256
         self._why: dict[str, str] = {}
-        self.summary = Summary()
+        self.summary = Summary(task.kind.counted)
 
     @property
     def _card(self) -> ModelCard:
-        return self._bundle.card
+        return self._task.bundle.card
 
     def run(self) -> Summary:
         """Do it; what is finished stays whatever happens to the rest.
@@ -77,11 +73,11 @@ class Batch:
             If the device is unknown or not in this machine.
         """
         pending = self._sort(self._find())
-        model = self._load() if pending else None
+        work = self._load() if pending else None
         if self.summary.rows or pending:
             with self._reported():
-                if model is not None:
-                    self._detect(pending, model)
+                if work is not None:
+                    self._work_through(pending, work)
         return self.summary
 
     def rehearse(self) -> Summary:
@@ -110,7 +106,9 @@ class Batch:
             self._narrator.step(Step("write the page", 0, 0))
             self.summary.write(self._wish.out)
             refused = self.summary.of(Status.REFUSED)
-            write_index(self._wish.out, {f"{row.series} ({row.modality})": row.message for row in refused})
+            write_index(
+                self._task.kind, self._wish.out, {f"{row.series} ({row.modality})": row.message for row in refused}
+            )
 
     def _sort(self, jobs: Sequence[Job]) -> list[Job]:
         """Note what is refused or finished, and return the others."""
@@ -124,25 +122,25 @@ class Batch:
             if finished is None:
                 pending.append(job)
             else:
-                self._note(job, Status.SKIPPED, findings=len(finished))
+                self._note(job, Status.SKIPPED, len(finished))
         return pending
 
-    def _finished(self, job: Job) -> tuple[Detection | None, str]:
+    def _finished(self, job: Job) -> tuple[Any, str]:
         """The result of an earlier call, or None and why it will not do."""
-        detection, why = self._standing(job)
-        return (None, "asked for") if detection is not None and self._wish.again else (detection, why)
+        kept, why = self._standing(job)
+        return (None, "asked for") if kept is not None and self._wish.again else (kept, why)
 
-    def _standing(self, job: Job) -> tuple[Detection | None, str]:
+    def _standing(self, job: Job) -> tuple[Any, str]:
         """The result in the output folder if the same was asked for, or None and why it is not the same."""
         folder = self._wish.out / job.name
         if not (folder / "series.json").exists():
             return None, ""
         try:
-            result = read_result(folder)
+            result = read_result(self._task.kind, folder)
         except ReadError as damaged:
             return None, str(damaged)
         changes = result.request.differences(self._request(job))
-        return (None, changes) if changes else (result.detection, "")
+        return (None, changes) if changes else (result.content, "")
 
     def _request(self, job: Job) -> Request:
         wish, card = self._wish, self._card
@@ -150,7 +148,7 @@ class Batch:
             model=card.name,
             model_version=card.version,
             weights_sha256=self._weights_sha256,
-            min_score=card.default_min_score if wish.min_score is None else wish.min_score,
+            min_score=self._task.min_score,
             tilt=wish.tilt,
             missing=wish.missing,
             modality=wish.modality,
@@ -158,18 +156,14 @@ class Batch:
             fingerprint=job.fingerprint,
         )
 
-    def _load(self) -> Detector:
-        from tomolens.models.detector import load_detector  # torch: seconds, and not needed where all is finished
-
+    def _load(self) -> Work[R]:
         self._narrator.step(Step("load model", 0, 0))
-        return load_detector(self._wish.model, device=self._wish.device)
+        return self._task.load(self._wish.device)
 
-    def _detect(self, pending: Sequence[Job], model: Detector) -> None:
+    def _work_through(self, pending: Sequence[Job], work: Work[R]) -> None:
         self._narrator.expect(len(pending))
-        options, narrator = DetectOptions(self._wish.min_score), self._narrator
-        with closing(
-            detect_each(pending, self._read, model, options, keep=self._keep, progress=narrator.step)
-        ) as outcomes:
+        outcomes = run_each(pending, self._read, work, keep=self._keep, progress=self._narrator.step)
+        with closing(outcomes):
             for outcome in outcomes:
                 self._note_outcome(outcome)
 
@@ -177,22 +171,22 @@ class Batch:
         wish = self._wish
         return read_volume(job.source, modality=wish.modality, tilt=wish.tilt, missing=wish.missing, progress=progress)
 
-    def _keep(self, job: Job, detection: Detection) -> None:
-        if detection.volume is None:
+    def _keep(self, job: Job, made: R) -> None:
+        if made.volume is None:
             return
-        about, run = job.about(detection.volume), detection.run
+        about = job.about(made.volume)
         if job.series is None:  # without a SeriesInstanceUID its name is what it can be traced by
-            detection = replace(detection, run=replace(run, source=job.description))
-        write_result(self._wish.out / job.name, about, self._request(job), detection)
+            made = replace(made, run=replace(made.run, source=job.description))
+        write_result(self._task.kind, self._wish.out / job.name, about, self._request(job), made)
 
     def _again(self, job: Job) -> str:
         why = self._why[job.name]
         return f"done again: {why}" if why else ""
 
-    def _note_outcome(self, outcome: Outcome[Job]) -> None:
+    def _note_outcome(self, outcome: Outcome[Job, R]) -> None:
         failure, seconds = outcome.failure, outcome.seconds
-        if outcome.detection is not None:
-            self._note(outcome.item, Status.DONE, len(outcome.detection), seconds, self._again(outcome.item))
+        if outcome.result is not None:
+            self._note(outcome.item, Status.DONE, len(outcome.result), seconds, self._again(outcome.item))
         elif failure is not None and failure.refused:
             self._note(outcome.item, Status.REFUSED, None, seconds, failure.message)
         elif failure is not None:
@@ -206,12 +200,20 @@ class Batch:
                 write_error(self._wish.out / job.name, failure.message, failure.details)
 
     def _note(
-        self, job: Job, status: Status, findings: int | None = None, seconds: float | None = None, message: str = ""
+        self, job: Job, status: Status, count: int | None = None, seconds: float | None = None, message: str = ""
     ) -> None:
         row = _row(job, status, message)
-        row = replace(row, findings=findings, seconds=None if seconds is None else round(seconds, 2))
+        row = replace(row, count=count, seconds=None if seconds is None else round(seconds, 2))
         self.summary.rows.append(row)
-        self._narrator.count(_line(row), _STYLES[status])
+        self._narrator.count(_line(row, self.summary.counted), _STYLES[status])
+
+
+def _check_out(out: Path, task: Task[Any]) -> None:
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"{out} is a file; -o takes a folder.")
+    for kind in KINDS:
+        if kind is not task.kind and kind.stands_in(out):
+            raise OptionError(f"{out} holds results of `tomolens {kind.command}`; -o takes a folder of its own.")
 
 
 def _told(source: Path, series: int, passed_over: int) -> str:
@@ -232,11 +234,11 @@ def _row(job: Job, status: Status, message: str) -> Row:
     )
 
 
-def _line(row: Row) -> str:
+def _line(row: Row, counted: str) -> str:
     """A row for people."""
     parts = [f"{row.status:<8} {row.series}"]
-    if row.findings is not None:
-        parts.append(f"{row.findings} finding{'s' * (row.findings != 1)}")
+    if row.count is not None:
+        parts.append(f"{row.count} {counted.removesuffix('s') if row.count == 1 else counted}")
     if row.seconds is not None:
         parts.append(f"{row.seconds:.1f} s")
     return "  ".join([*parts, " ".join(row.message.split())]).rstrip()

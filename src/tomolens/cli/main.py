@@ -10,6 +10,7 @@ from tomolens.cli.detect import detect
 from tomolens.cli.evaluate import evaluate_app
 from tomolens.cli.info import info
 from tomolens.cli.models import models
+from tomolens.cli.segment import segment
 from tomolens.cli.train import train_app
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ def tomolens(
     \b
       tomolens info scans/                 what is in a folder
       tomolens detect scans/ -o results/   findings as JSON, CSV, PNG and HTML
+      tomolens segment scans/ -o labels/   labels as NIfTI, volumes, PNG and HTML
       tomolens models                      the models at hand
       tomolens evaluate                    how good results are, by LUNA16's rules
 
@@ -48,6 +50,7 @@ def tomolens(
 
 
 app.command(short_help="Find lung nodules in every CT series of a folder.")(detect)
+app.command(short_help="Segment every series of a folder with a model of your choice.")(segment)
 app.command(short_help="Say what series are in a folder.")(info)
 app.command(short_help="List the models and their figures.")(models)
 app.add_typer(evaluate_app, name="evaluate", short_help="Say how good marks are (FROC, LUNA16).")

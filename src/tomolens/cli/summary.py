@@ -35,7 +35,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Row:
-    """One series in the summary. ``seconds`` is None where nothing was run, ``findings`` where there is no result."""
+    """One series in the summary. ``seconds`` is None where nothing was run, ``count`` where there is no result."""
 
     series: str
     series_uid: str
@@ -43,15 +43,16 @@ class Row:
     description: str
     modality: str
     status: Status
-    findings: int | None = None
+    count: int | None = None
     seconds: float | None = None
     message: str = ""
 
 
 @dataclass
 class Summary:
-    """The rows of one call, gathered as they come."""
+    """The rows of one call, gathered as they come. ``counted`` says of what a row holds the count, e.g. findings."""
 
+    counted: str
     rows: list[Row] = field(default_factory=list)
     found: int = 0
     passed_over: int = 0
@@ -74,9 +75,10 @@ class Summary:
     def write(self, out: Path) -> None:
         """Write ``summary.csv`` and ``summary.json`` into the output folder."""
         with whole_file(out / CSV_NAME) as path, path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [column.name for column in fields(Row)], lineterminator="\n")
+            columns = [self.counted if column.name == "count" else column.name for column in fields(Row)]
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(asdict(row) for row in self.rows)
+            writer.writerows(self._plain(row) for row in self.rows)
         with whole_file(out / JSON_NAME) as path:
             path.write_text(json.dumps(self._to_json(), indent=2) + "\n", encoding="utf-8")
 
@@ -90,5 +92,9 @@ class Summary:
             "series_found": self.found,
             "files_passed_over": self.passed_over,
             "counts": self.counts(),
-            "series": [asdict(row) for row in self.rows],
+            "series": [self._plain(row) for row in self.rows],
         }
+
+    def _plain(self, row: Row) -> dict[str, object]:
+        """A row as plain values; the count stands under the name of what is counted."""
+        return {self.counted if name == "count" else name: value for name, value in asdict(row).items()}

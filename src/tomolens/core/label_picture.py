@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomolens.core.hanging import Plane, standard_axes
-from tomolens.core.picture import default_window, slice_svg, whole_scale, windowed
+from tomolens.core.picture import percentile_window, slice_svg, whole_scale, windowed
 
 if TYPE_CHECKING:
     from tomolens.core.segmentation import Segmentation, Structure
 
 OPACITY = 0.45
 """Of the colour over the grey of the scan."""
+LABEL_WINDOW_HU = (0.0, 1000.0)
+"""(centre, width) of the CT under the colours, in HU: organs, fat and bone can all be told apart."""
 _GOLDEN = 0.6180339887
 _SHOWN_STRUCTURES = 40
 
@@ -57,7 +59,7 @@ def coloured_slice(segmentation: Segmentation, plane: Plane) -> NDArray[np.uint8
     labels, volume = plane.pixels(segmentation.labels), segmentation.volume
     if volume is None:
         return overlaid(np.zeros(labels.shape, np.uint8), labels, 1.0)
-    window = default_window(volume.voxels, volume.modality)
+    window = LABEL_WINDOW_HU if volume.modality == "CT" else percentile_window(volume.voxels)
     return overlaid(windowed(plane.pixels(volume.voxels), *window), labels)
 
 

@@ -1,4 +1,4 @@
-"""Find lung nodules in one volume after another; what goes wrong with one stays with it."""
+"""The same work on one volume after another; what goes wrong with one stays with it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tomolens.core.errors import Cancelled, ContractError
+from tomolens.core.finding import Detection
 from tomolens.core.progress import Progress, Step, silent
-from tomolens.pipelines.detect_nodules import DetectOptions, Detector, detect_nodules
+from tomolens.core.segmentation import Segmentation
 
 if TYPE_CHECKING:
-    from tomolens.core.finding import Detection
     from tomolens.core.volume import Volume
 
 T = TypeVar("T")
+R = TypeVar("R", Detection, Segmentation)
+"""What the work makes of a volume, and which holds it."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an item has no detection, as text, so that no traceback keeps a volume in memory.
+    """Why an item has no result, as text, so that no traceback keeps a volume in memory.
 
     ``refused`` is True where the model is not made for the volume (`ContractError`), False for any other error.
     """
@@ -37,25 +39,24 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[T]):
-    """What became of one item: a detection, its volume let go, or else a failure."""
+class Outcome(Generic[T, R]):
+    """What became of one item: a result, its volume let go, or else a failure."""
 
     item: T
     seconds: float
-    detection: Detection | None = None
+    result: R | None = None
     failure: Failure | None = None
 
 
-def detect_each(
+def run_each(
     items: Iterable[T],
     read: Callable[[T, Progress], Volume],
-    model: Detector,
-    options: DetectOptions | None = None,
+    work: Callable[[Volume, Progress], R],
     *,
-    keep: Callable[[T, Detection], None],
+    keep: Callable[[T, R], None],
     progress: Progress = silent,
-) -> Generator[Outcome[T], None, None]:
-    """Read, detect and keep, one item after another.
+) -> Generator[Outcome[T, R], None, None]:
+    """Read, work and keep, one item after another.
 
     While one volume is worked on, the next is read in a thread; no more than these two are in memory.
 
@@ -65,10 +66,10 @@ def detect_each(
         Whatever ``read`` understands.
     read
         Gives the volume of an item; called in another thread, one item at a time.
-    model, options
-        As for `detect_nodules`.
+    work
+        Detects or segments: `detect_nodules` or `segment` with its model.
     keep
-        Writes a detection, which still holds its volume, wherever it belongs.
+        Writes a result, which still holds its volume, wherever it belongs.
     progress
         Told of the item that is worked on; may raise `Cancelled` to stop everything.
 
@@ -86,29 +87,28 @@ def detect_each(
         started = perf_counter()
         for item, volume in volumes:
             progress(Step("read", 0, 0))
-            result = _attempt(item, volume, model, options, keep, progress)
+            result = _attempt(item, volume, work, keep, progress)
             del volume
             seconds, started = perf_counter() - started, perf_counter()
             if isinstance(result, Failure):
                 gc.collect()  # an error and its traceback hold each other, and the frames in it hold a volume
                 yield Outcome(item, seconds, failure=result)
             else:
-                yield Outcome(item, seconds, detection=result)
+                yield Outcome(item, seconds, result=result)
 
 
 def _attempt(
     item: T,
     volume: Future[Volume],
-    model: Detector,
-    options: DetectOptions | None,
-    keep: Callable[[T, Detection], None],
+    work: Callable[[Volume, Progress], R],
+    keep: Callable[[T, R], None],
     progress: Progress,
-) -> Detection | Failure:
+) -> R | Failure:
     try:
-        detection = detect_nodules(volume.result(), model, options, progress=progress)
+        result = work(volume.result(), progress)
         progress(Step("write", 0, 0))
-        keep(item, detection)
-        return replace(detection, volume=None)
+        keep(item, result)
+        return replace(result, volume=None)
     except Cancelled:
         raise
     except Exception as error:  # whatever a damaged file or a full disk may cause: the next item must still be read

@@ -14,10 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tomolens.core.errors import ReadError
 from tomolens.core.finding import RESEARCH_USE
+from tomolens.core.label_picture import hex_colour
 from tomolens.io.atomic import whole_file
-from tomolens.io.tables import COORDINATES, CSV_NAME, JSON_NAME
+from tomolens.io.tables import COORDINATES
 from tomolens.reports.montage import SHOWN
-from tomolens.reports.results import ERROR_NAME, MONTAGE_NAME, Result, errors_in, read_result, result_folders
+from tomolens.reports.results import MONTAGE_NAME, Kept, Kind, Result, errors_in, read_result, result_folders
 
 INDEX_NAME = "index.html"
 
@@ -28,12 +29,11 @@ class _Line:
 
     name: str
     description: str
-    findings: int
-    surest: float | None
+    cells: tuple[str, ...]
     problems: int
 
 
-def write_index(out: Path, refused: Mapping[str, str] | None = None) -> Path:
+def write_index(kind: Kind[Any, Kept], out: Path, refused: Mapping[str, str] | None = None) -> Path:
     """Write ``index.html`` for every series folder in ``out``, whichever call made it.
 
     The series are read from their folders one at a time, so that the page of ten thousand series needs no more memory
@@ -41,51 +41,47 @@ def write_index(out: Path, refused: Mapping[str, str] | None = None) -> Path:
 
     Parameters
     ----------
+    kind
+        Of the results.
     out
         The output folder.
     refused
         Series without a folder, and why the model was not made for them; label to reason.
     """
-    lines, errors = _survey(out)
-    page = _environment().get_template("index.html.j2")
+    lines, errors = _survey(kind, out)
+    page = _environment().get_template(kind.template)
     content = page.stream(
+        kind=kind,
         lines=lines,
         errors=errors,
         refused=refused or {},
-        results=_results(out, lines),
-        notice=RESEARCH_USE,
-        coordinates=COORDINATES,
-        version=version("tomolens"),
+        results=_results(kind, out, lines),
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        drawn=SHOWN,
-        names={"montage": MONTAGE_NAME, "csv": CSV_NAME, "json": JSON_NAME, "error": ERROR_NAME},
     )
     with whole_file(out / INDEX_NAME) as path:
         content.dump(str(path), encoding="utf-8")
     return out / INDEX_NAME
 
 
-def _survey(out: Path) -> tuple[list[_Line], dict[str, str]]:
+def _survey(kind: Kind[Any, Kept], out: Path) -> tuple[list[_Line], dict[str, str]]:
     """A line for each finished series, and what is wrong with the others."""
     lines, errors = [], errors_in(out)
     for folder in result_folders(out):
         try:
-            lines.append(_line(read_result(folder)))
+            lines.append(_line(kind, read_result(kind, folder)))
         except ReadError as damaged:
             errors[folder.name] = str(damaged)
     return lines, errors
 
 
-def _line(result: Result) -> _Line:
-    findings = result.detection.findings
-    surest = findings[0].score if findings else None
-    return _Line(result.name, result.about.description, len(findings), surest, len(result.about.problems))
+def _line(kind: Kind[Any, Kept], result: Result[Kept]) -> _Line:
+    return _Line(result.name, result.about.description, kind.cells(result.content), len(result.about.problems))
 
 
-def _results(out: Path, lines: list[_Line]) -> Iterator[Result]:
+def _results(kind: Kind[Any, Kept], out: Path, lines: list[_Line]) -> Iterator[Result[Kept]]:
     for line in lines:
         with suppress(ReadError):  # another call may be renewing it at this moment, and will write the page again
-            yield read_result(out / line.name)
+            yield read_result(kind, out / line.name)
 
 
 def _environment() -> Environment:
@@ -96,7 +92,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["plain"] = _plain
+    environment.filters |= {"plain": _plain, "colour": hex_colour}
+    environment.globals |= {
+        "notice": RESEARCH_USE,
+        "coordinates": COORDINATES,
+        "version": version("tomolens"),
+        "drawn": SHOWN,
+        "montage": MONTAGE_NAME,
+    }
     return environment
 
 

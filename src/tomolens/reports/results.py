@@ -1,7 +1,8 @@
-"""The folder of one series: its findings, its picture, and what they were made from.
+"""The folder of one series: its result, its picture, and what they were made from.
 
-A result folder holds ``findings.json`` and ``findings.csv`` (see `tomolens.io.tables`), ``montage.png`` and
-``series.json``. It appears whole or not at all. Where a series failed, its folder holds ``error.txt`` alone.
+A result folder holds the files of its `Kind` (see `tomolens.io.tables` and `tomolens.io.segmentations`),
+``montage.png`` and ``series.json``. It appears whole or not at all. Where a series failed, its folder holds
+``error.txt`` alone.
 
 ``series.json`` is UTF-8 JSON with ``schema`` (``"tomolens/series"``), ``schema_version`` (1), ``about`` (the fields of
 `About`: what the series is, without name, birth date or ID of the patient) and ``request`` (those of `Request`).
@@ -10,17 +11,13 @@ A result folder holds ``findings.json`` and ``findings.csv`` (see `tomolens.io.t
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tomolens.core.errors import ReadError
 from tomolens.io.atomic import whole_folder
-from tomolens.io.tables import read_detection, write_detection
-from tomolens.reports.montage import write_montage
-
-if TYPE_CHECKING:
-    from tomolens.core.finding import Detection
 
 ERROR_NAME = "error.txt"
 MONTAGE_NAME = "montage.png"
@@ -29,19 +26,60 @@ SCHEMA = "tomolens/series"
 SCHEMA_VERSION = 1
 
 T = TypeVar("T")
+Made = TypeVar("Made")
+"""A result as a pipeline makes it, with its volume."""
+Kept = TypeVar("Kept")
+"""A result as it is read back from a folder."""
+
+
+@dataclass(frozen=True)
+class Kind(Generic[Made, Kept]):
+    """How the results of one command are kept in a series' folder and shown on the page.
+
+    Parameters
+    ----------
+    command
+        The command that makes them, e.g. ``detect``.
+    counted
+        What is counted in a result, e.g. ``findings``.
+    files
+        The names of its files; the last is written last and tells a finished result of this kind.
+    write
+        Writes them into a folder, with ``montage.png`` under a title.
+    read
+        Reads a result back; raises `ReadError` where a file is missing or damaged.
+    template
+        The page that gathers such results.
+    columns, cells
+        The page's table: titles, and the texts for one result. All are numbers, or a dash.
+    """
+
+    command: str
+    counted: str
+    files: tuple[str, ...]
+    write: Callable[[Made, Path, str], None]
+    read: Callable[[Path], Kept]
+    template: str
+    columns: tuple[str, ...]
+    cells: Callable[[Kept], tuple[str, ...]]
+
+    def stands_in(self, out: Path) -> bool:
+        """Whether an output folder holds a result of this kind."""
+        return next(out.glob(f"[!.]*/{self.files[-1]}"), None) is not None
 
 
 @dataclass(frozen=True)
 class Request:
     """All that decides a result: the model, the options and the files.
 
-    ``fingerprint`` is a hash that changes where a file is another or was written anew.
+    ``min_score`` is None where a model has no threshold. ``fingerprint`` is a hash that changes where a file is another
+    or was written anew.
     """
 
     model: str
     model_version: str
     weights_sha256: str
-    min_score: float
+    min_score: float | None
     tilt: str
     missing: str
     modality: str | None
@@ -77,13 +115,13 @@ class About:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Generic[Kept]):
     """A finished series, as read back from its folder."""
 
     folder: Path
     about: About
     request: Request
-    detection: Detection
+    content: Kept
 
     @property
     def name(self) -> str:
@@ -91,18 +129,17 @@ class Result:
         return self.folder.name
 
 
-def write_result(folder: Path, about: About, request: Request, detection: Detection) -> None:
+def write_result(kind: Kind[Made, Kept], folder: Path, about: About, request: Request, made: Made) -> None:
     """Write the folder of one series, in place of whatever stood there.
 
     Raises
     ------
     OutputError
-        If the detection does not hold its volume, which the picture needs.
+        If the result does not hold its volume, which the picture needs.
     """
     content = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "about": asdict(about), "request": asdict(request)}
     with whole_folder(folder) as temporary:
-        write_detection(detection, temporary)
-        write_montage(detection, temporary / MONTAGE_NAME, title=about.description)
+        kind.write(made, temporary, about.description)
         (temporary / SERIES_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -112,7 +149,7 @@ def write_error(folder: Path, message: str, details: str) -> None:
         (temporary / ERROR_NAME).write_text(f"{message}\n\n{details}", encoding="utf-8")
 
 
-def read_result(folder: Path) -> Result:
+def read_result(kind: Kind[Made, Kept], folder: Path) -> Result[Kept]:
     """Read back what `write_result` wrote.
 
     Raises
@@ -132,7 +169,7 @@ def read_result(folder: Path) -> Result:
         raise ReadError(f"{path} is not what was written: {wrong}.") from wrong
     if not (folder / MONTAGE_NAME).is_file():
         raise ReadError(f"{folder / MONTAGE_NAME} is missing.")
-    return Result(folder, about, request, read_detection(folder))
+    return Result(folder, about, request, kind.read(folder))
 
 
 def _filled(kind: type[T], values: dict[str, Any]) -> T:

@@ -1,0 +1,91 @@
+"""What a command does with each volume below a folder: which model, what work, how its results are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic
+
+from tomolens.core.errors import ModelError
+from tomolens.core.progress import Progress
+from tomolens.models.registry import Bundle, find_bundle
+from tomolens.pipelines.batch import R
+from tomolens.pipelines.detect_nodules import DetectOptions, detect_nodules
+from tomolens.pipelines.segment import segment
+from tomolens.reports.kinds import FINDINGS, STRUCTURES
+
+if TYPE_CHECKING:
+    from tomolens.core.finding import Detection
+    from tomolens.core.segmentation import Segmentation
+    from tomolens.core.volume import Volume
+    from tomolens.reports.results import Kind
+
+Work = Callable[["Volume", Progress], R]
+
+
+@dataclass(frozen=True)
+class Task(Generic[R]):
+    """One command's work, before its model is loaded.
+
+    Parameters
+    ----------
+    kind
+        How results are kept and shown.
+    bundle
+        The model's folder.
+    load
+        Loads the model onto a device and gives the work; torch is imported only here.
+    min_score
+        The threshold that the work uses; None where there is none.
+    """
+
+    kind: Kind[R, Any]
+    bundle: Bundle
+    load: Callable[[str], Work[R]]
+    min_score: float | None = None
+
+
+def detecting(model: str | None, min_score: float | None) -> Task[Detection]:
+    """Find lung nodules.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model or it is no detector.
+    """
+    bundle = _bundle(model, "detection", "detector")
+    threshold = bundle.card.default_min_score if min_score is None else min_score
+
+    def load(device: str) -> Work[Detection]:
+        from tomolens.models.detector import load_detector  # torch: seconds, and not needed where all is finished
+
+        detector, options = load_detector(model, device=device), DetectOptions(min_score)
+        return lambda volume, progress: detect_nodules(volume, detector, options, progress=progress)
+
+    return Task(FINDINGS, bundle, load, threshold)
+
+
+def segmenting(model: str) -> Task[Segmentation]:
+    """Segment what a model knows.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model or it is no segmenter.
+    """
+    bundle = _bundle(model, "segmentation", "segmentation model")
+
+    def load(device: str) -> Work[Segmentation]:
+        from tomolens.models.segmenter import load_segmenter  # torch: seconds, and not needed where all is finished
+
+        segmenter = load_segmenter(model, device=device)
+        return lambda volume, progress: segment(volume, segmenter, progress=progress)
+
+    return Task(STRUCTURES, bundle, load)
+
+
+def _bundle(model: str | None, task: str, needed: str) -> Bundle:
+    bundle = find_bundle(model)
+    if bundle.card.task != task:
+        raise ModelError(f"{bundle.card.name} does {bundle.card.task}; a {needed} is needed.")
+    return bundle
