@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tomolens.core.finding import Detection as Detection
     from tomolens.core.finding import Finding as Finding
     from tomolens.core.grid import Grid as Grid
+    from tomolens.core.segmentation import Segmentation as Segmentation
     from tomolens.core.series import Series as Series
     from tomolens.core.volume import Volume as Volume
     from tomolens.io.dicom_series import find_series as find_series
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from tomolens.io.write import write_volume as write_volume
     from tomolens.models.detector import load_detector as load_detector
     from tomolens.models.registry import list_models as list_models
+    from tomolens.models.segmenter import load_segmenter as load_segmenter
     from tomolens.phantoms.chest import sample_chest_ct as sample_chest_ct
     from tomolens.pipelines.detect_nodules import DetectOptions as DetectOptions
     from tomolens.pipelines.detect_nodules import detect_nodules as detect_nodules
+    from tomolens.pipelines.segment import segment as segment
 
 __version__ = version("tomolens")
 
@@ -35,6 +38,7 @@ _HOME = {
     "Detection": "core.finding",
     "Finding": "core.finding",
     "Grid": "core.grid",
+    "Segmentation": "core.segmentation",
     "Series": "core.series",
     "TomolensError": "core.errors",
     "Volume": "core.volume",
@@ -42,9 +46,11 @@ _HOME = {
     "find_series": "io.dicom_series",
     "list_models": "models.registry",
     "load_detector": "models.detector",
+    "load_segmenter": "models.segmenter",
     "read_detection": "io.tables",
     "read_volume": "io.read",
     "sample_chest_ct": "phantoms.chest",
+    "segment": "pipelines.segment",
     "write_detection": "io.tables",
     "write_volume": "io.write",
 }
@@ -54,6 +60,7 @@ __all__ = [
     "Detection",
     "Finding",
     "Grid",
+    "Segmentation",
     "Series",
     "TomolensError",
     "Volume",
@@ -61,9 +68,11 @@ __all__ = [
     "find_series",
     "list_models",
     "load_detector",
+    "load_segmenter",
     "read_detection",
     "read_volume",
     "sample_chest_ct",
+    "segment",
     "write_detection",
     "write_volume",
 ]

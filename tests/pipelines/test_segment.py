@@ -12,7 +12,7 @@ from tomolens.core.progress import Step
 from tomolens.core.volume import Volume
 from tomolens.phantoms.markers import MARKER_HU, marked_volume, marker_centers
 from tomolens.pipelines.segment import segment
-from tomolens.testing import FakeSegmenter
+from tomolens.testing import FAKE_SEGMENTATION_CARD, FakeSegmenter
 
 GRID = Grid.from_axes((16, 24, 28), (2.5, 1.5, 1.5), frame_of_reference="1.2.3")
 SCAN = replace(marked_volume(GRID), history=("read 16 slices",))
@@ -38,6 +38,31 @@ def test_labels_lie_on_the_voxels_of_the_scan_however_it_is_stored(turn) -> None
         kji = tuple(np.round(scan.grid.to_kji(center)).astype(int))
         assert made.labels[kji] == (2 if MARKER_HU[side] >= 450 else 1)
     assert [structure.name for structure in made.found] == ["soft", "dense"]
+
+
+FOUR = replace(
+    FAKE_SEGMENTATION_CARD, input=replace(FAKE_SEGMENTATION_CARD.input, channels=("T1", "T1c", "T2", "FLAIR"))
+)
+
+
+@dataclass
+class Summing(FakeSegmenter):
+    """Reads four images together."""
+
+    def segment(self, volumes, progress):
+        first, *rest = volumes
+        return super().segment(first.with_voxels(sum((v.voxels for v in rest), first.voxels), "sum"), progress)
+
+
+def test_a_model_that_reads_several_images_is_given_one_for_each_on_one_grid() -> None:
+    zero = SCAN.with_voxels(np.zeros(SCAN.shape, np.int16), "zero")
+    made = segment([SCAN, zero, zero, zero], Summing(card=FOUR))
+    np.testing.assert_array_equal(made.labels, segment(SCAN, FakeSegmenter()).labels)
+    assert made.volume is SCAN
+    with pytest.raises(ContractError, match=r"reads 4 images \(T1, T1c, T2, FLAIR\), not 1"):
+        segment(SCAN, Summing(card=FOUR))
+    with pytest.raises(ContractError, match=r"\(T2\) does not lie on the grid"):
+        segment([SCAN, zero, zero.flipped(0), zero], Summing(card=FOUR))
 
 
 def test_the_run_says_which_model_drew_on_what() -> None:

@@ -71,9 +71,15 @@ def segmenting(model: str) -> Task[Segmentation]:
     Raises
     ------
     ModelError
-        If there is no such model or it is no segmenter.
+        If there is no such model, it is no segmenter, or it reads several images together.
     """
     bundle = _bundle(model, "segmentation", "segmentation model")
+    channels = bundle.card.input.channels
+    if len(channels) > 1:
+        raise ModelError(
+            f"{bundle.card.name} reads {len(channels)} images of one patient together ({', '.join(channels)}), and a "
+            "folder does not say which is which. In Python, tomolens.segment takes them as a list."
+        )
 
     def load(device: str) -> Work[Segmentation]:
         from tomolens.models.segmenter import load_segmenter  # torch: seconds, and not needed where all is finished
