@@ -72,7 +72,7 @@ def test_a_finding_written_as_values_and_read_back_is_the_same(finding: Finding)
 
 def test_the_table_counts_from_one_and_names_every_column() -> None:
     table = detection(0.6, 0.9).to_dataframe()
-    assert list(table) == ["series_uid", "finding", "score", "x_mm", "y_mm", "z_mm", "diameter_mm", "slice"]
+    assert list(table) == ["series_uid", "finding", "score", "x_mm", "y_mm", "z_mm", "diameter_mm", "slice", "texture", "malignancy"]
     assert table["finding"].tolist() == [1, 2]
     assert table["score"].tolist() == [0.9, 0.6]
     assert table["series_uid"].unique().tolist() == ["1.2.3"]
@@ -113,3 +113,18 @@ def test_the_notebook_needs_no_volume_and_says_that_it_is_for_research() -> None
     assert "<svg" not in html
     assert RESEARCH_USE in html
     assert "0 findings" in detection()._repr_html_()
+
+
+def test_texture_and_malignancy_survive_as_plain_values_and_are_optional() -> None:
+    rated = Finding((1.0, 2.0, 3.0), 8.0, 0.7, "part-solid", 0.25)
+    assert Finding.from_dict(rated.to_dict()) == rated
+    assert rated.kind == "part-solid, malignant 0.25"
+    older = {name: value for name, value in rated.to_dict().items() if name not in ("texture", "malignancy")}
+    assert Finding.from_dict(older) == Finding((1.0, 2.0, 3.0), 8.0, 0.7)
+    assert Finding.from_dict(older).kind == ""
+
+
+@pytest.mark.parametrize("wrong", [("wooden", 0.5), ("solid", 1.5), ("solid", float("nan"))])
+def test_a_texture_or_malignancy_that_cannot_be_is_refused(wrong) -> None:
+    with pytest.raises(FindingError, match=r"ground glass, part-solid, solid"):
+        Finding((1.0, 2.0, 3.0), 8.0, 0.7, *wrong)

@@ -18,7 +18,7 @@ RUN = Run(
     "fake", "1.0", "a" * 64, options={"min_score": 0.5}, series_uid="1.2.840.1", history=("read",), notes=("cpu",)
 )
 FINDINGS = (
-    Finding((1.0 / 3, -2.123456, -480.0), 7.126, 0.61234567),
+    Finding((1.0 / 3, -2.123456, -480.0), 7.126, 0.61234567, "part-solid", 1 / 3),
     Finding((-5.5, 0.0, -470.004), 12.0, 0.97),
     Finding((0.0, 0.0, -490.0), 4.0, 0.2),
 )
@@ -51,9 +51,9 @@ def test_the_table_lists_the_findings_surest_first_in_patient_mm_rounded(detecti
     write_detection(detection, tmp_path)
     with (tmp_path / "findings.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == "series_uid finding score x_mm y_mm z_mm diameter_mm slice".split()
-    assert list(rows[0].values()) == ["1.2.840.1", "1", "0.97", "-5.5", "0.0", "-470.0", "12.0", "24"]
-    assert list(rows[1].values()) == ["1.2.840.1", "2", "0.6123", "0.33", "-2.12", "-480.0", "7.13", "16"]
+    assert list(rows[0]) == "series_uid finding score x_mm y_mm z_mm diameter_mm slice texture malignancy".split()
+    assert list(rows[0].values()) == ["1.2.840.1", "1", "0.97", "-5.5", "0.0", "-470.0", "12.0", "24", "", ""]
+    assert list(rows[1].values()) == ["1.2.840.1", "2", "0.6123", "0.33", "-2.12", "-480.0", "7.13", "16", "part-solid", "0.3333"]
     assert len(rows) == 2
 
 

@@ -21,6 +21,22 @@ if TYPE_CHECKING:
 RESEARCH_USE = "Research use only. Not a medical device; not for diagnosis."
 """Said wherever a result is shown."""
 
+TEXTURES = ("ground glass", "part-solid", "solid")
+
+COLUMNS = (
+    "series_uid",
+    "finding",
+    "score",
+    "x_mm",
+    "y_mm",
+    "z_mm",
+    "diameter_mm",
+    "slice",
+    "texture",
+    "malignancy",
+)
+"""Of the findings table, wherever it is written."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -34,34 +50,58 @@ class Finding:
         Diameter of the sphere of the same size, in mm.
     score
         The model's confidence, 0 to 1.
+    texture
+        ``solid``, ``part-solid`` or ``ground glass``, as the model's second stage sees it; empty without one.
+    malignancy
+        Probability, 0 to 1, that radiologists would call it malignant if it is a nodule; None without a second stage.
 
     Raises
     ------
     FindingError
-        If a number is not finite, the diameter not positive or the score not between 0 and 1: a NaN would
-        otherwise drop out of every comparison unseen.
+        If a number is not finite, the diameter not positive, the score or the malignancy not between 0 and 1 or the
+        texture unknown: a NaN would otherwise drop out of every comparison unseen.
     """
 
     center_lps_mm: tuple[float, float, float]
     diameter_mm: float
     score: float
+    texture: str = ""
+    malignancy: float | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.center_lps_mm).all() and 0 < self.diameter_mm < np.inf and 0 <= self.score <= 1):
             raise FindingError(
                 f"A finding has a finite centre, a diameter above 0 mm and a score from 0 to 1, not {self}."
             )
+        if self.texture not in ("", *TEXTURES) or not (self.malignancy is None or 0 <= self.malignancy <= 1):
+            raise FindingError(
+                f"A finding's texture is one of {', '.join(TEXTURES)} or empty, its malignancy from 0 to 1, not {self}."
+            )
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values, named as the columns of the findings table."""
         x, y, z = self.center_lps_mm
-        return {"score": self.score, "x_mm": x, "y_mm": y, "z_mm": z, "diameter_mm": self.diameter_mm}
+        place = {"x_mm": x, "y_mm": y, "z_mm": z, "diameter_mm": self.diameter_mm}
+        return {"score": self.score, **place, "texture": self.texture, "malignancy": self.malignancy}
+
+    @property
+    def kind(self) -> str:
+        """Texture and malignancy in words, e.g. ``part-solid, malignant 0.62``; empty where neither is known."""
+        rated = "" if self.malignancy is None else f"malignant {self.malignancy:.2f}"
+        return ", ".join(filter(None, (self.texture, rated)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Finding:
         """The inverse of `to_dict`."""
         center = (float(values["x_mm"]), float(values["y_mm"]), float(values["z_mm"]))
-        return cls(center, float(values["diameter_mm"]), float(values["score"]))
+        malignancy = values.get("malignancy")
+        return cls(
+            center,
+            float(values["diameter_mm"]),
+            float(values["score"]),
+            str(values.get("texture", "")),
+            None if malignancy is None else float(malignancy),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,13 +157,12 @@ class Detection:
     def to_dataframe(self) -> pd.DataFrame:
         """The findings as a table, surest first.
 
-        Columns ``series_uid, finding, score, x_mm, y_mm, z_mm, diameter_mm, slice``: patient LPS in mm; ``finding``
-        counts from 1; ``slice`` is the nearest slice index k of the grid, from 0.
+        Columns as of `COLUMNS`: patient LPS in mm; ``finding`` counts from 1; ``slice`` is the nearest slice index k of
+        the grid, from 0; ``texture`` and ``malignancy`` are empty where not known.
         """
         import pandas as pd
 
-        columns = ["series_uid", "finding", "score", "x_mm", "y_mm", "z_mm", "diameter_mm", "slice"]
-        return pd.DataFrame(self.rows(), columns=columns)
+        return pd.DataFrame(self.rows(), columns=list(COLUMNS))
 
     def rows(self) -> list[dict[str, Any]]:
         """The table of `to_dataframe` as plain values."""

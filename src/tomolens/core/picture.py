@@ -168,7 +168,15 @@ def _table(detection: Detection) -> str:
     if not findings:
         return ""
     pictured = detection.volume is not None
-    titles = ["", "score", "diameter<br>mm", "x, y, z mm<br>(LPS)", "slice", *["axial, coronal, sagittal"] * pictured]
+    titles = [
+        "",
+        "score",
+        "diameter<br>mm",
+        "texture, malignancy",
+        "x, y, z mm<br>(LPS)",
+        "slice",
+        *["axial, coronal, sagittal"] * pictured,
+    ]
     rows = "".join(_row(detection, n, finding) for n, finding in enumerate(findings[:_SHOWN_FINDINGS], start=1))
     rest = len(findings) - _SHOWN_FINDINGS
     more = f"<p>and {rest} more: <code>to_dataframe()</code> has them all</p>" if rest > 0 else ""
@@ -181,6 +189,7 @@ def _row(detection: Detection, number: int, finding: Finding) -> str:
         str(number),
         f"{finding.score:.2f}",
         f"{finding.diameter_mm:.1f}",
+        finding.kind,
         f"{x:.1f}, {y:.1f}, {z:.1f}",
         str(detection.slice_of(finding)),
     ]

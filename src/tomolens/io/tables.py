@@ -12,7 +12,8 @@ key                 value
 ``series_uid``      SeriesInstanceUID, ``""`` where the source has none.
 ``min_score``       The threshold, 0 to 1.
 ``findings``        What reaches the threshold, surest first: ``finding`` (from 1), ``score``, ``x_mm``, ``y_mm``,
-                    ``z_mm``, ``diameter_mm``, ``slice`` (nearest slice index, from 0).
+                    ``z_mm``, ``diameter_mm``, ``slice`` (nearest slice index, from 0), ``texture`` (``""`` where
+                    not known) and ``malignancy`` (0 to 1, null where not known).
 ``below_threshold``  The model's other candidates, surest first, without ``finding`` and ``slice``.
 ``grid``            ``shape`` (slices, rows, columns), ``affine`` (4x4, voxel (k, j, i) to LPS mm) and
                     ``frame_of_reference`` (UID or null) of the volume that was read.
@@ -20,7 +21,7 @@ key                 value
 ==================  ================================================================================================
 
 The JSON keeps every number exactly. ``findings.csv`` has the columns ``series_uid, finding, score, x_mm, y_mm, z_mm,
-diameter_mm, slice``, surest first, rounded to 4 decimals (score) and 0.01 mm.
+diameter_mm, slice, texture, malignancy``, surest first, rounded to 4 decimals (score, malignancy) and 0.01 mm.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tomolens.core.errors import OutputError
-from tomolens.core.finding import RESEARCH_USE, Detection, Finding
+from tomolens.core.finding import COLUMNS, RESEARCH_USE, Detection, Finding
 from tomolens.io.atomic import whole_file
 from tomolens.io.json_results import grid_from_json, grid_to_json, read_json, run_from_json, values_of, write_json
 
@@ -38,10 +41,9 @@ SCHEMA = "tomolens/findings"
 SCHEMA_VERSION = 1
 JSON_NAME = "findings.json"
 CSV_NAME = "findings.csv"
-COLUMNS = ("series_uid", "finding", "score", "x_mm", "y_mm", "z_mm", "diameter_mm", "slice")
 COORDINATES = "DICOM patient system, LPS: +x left, +y posterior, +z superior, in mm"
 
-_DECIMALS = {"score": 4, "x_mm": 2, "y_mm": 2, "z_mm": 2, "diameter_mm": 2}
+_DECIMALS = {"score": 4, "x_mm": 2, "y_mm": 2, "z_mm": 2, "diameter_mm": 2, "malignancy": 4}
 
 
 def write_detection(detection: Detection, folder: Path | str) -> Path:
@@ -96,7 +98,7 @@ def rounded_rows(detection: Detection) -> list[dict[str, Any]]:
 
 
 def _rounded(name: str, value: Any) -> Any:
-    return round(float(value), _DECIMALS[name]) if name in _DECIMALS else value
+    return value if value is None or name not in _DECIMALS else round(float(value), _DECIMALS[name])
 
 
 def _to_json(detection: Detection) -> dict[str, Any]:
@@ -118,8 +120,8 @@ def _to_json(detection: Detection) -> dict[str, Any]:
     }
 
 
-def _plain(finding: Finding) -> dict[str, float]:
-    return {name: float(value) for name, value in finding.to_dict().items()}
+def _plain(finding: Finding) -> dict[str, Any]:
+    return {name: float(v) if isinstance(v, np.floating) else v for name, v in finding.to_dict().items()}
 
 
 def read_detection(path: Path | str) -> Detection:

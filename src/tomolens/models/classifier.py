@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tomolens.core.errors import ModelError
+from tomolens.core.finding import TEXTURES
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.models.inference import Backend
 from tomolens.models.lungs import BOX_MARGIN_MM
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 EDGE = 48
 """Voxels of 1 mm along each side of what the second stage sees of a place."""
-TEXTURES = ("ground glass", "part-solid", "solid")
 STAGE = "look again"
 _AT_ONCE = 16
 _AIR = -1.0
@@ -47,7 +47,7 @@ class Verdict:
     malignancy
         Probability, if it is a nodule, that radiologists would call it malignant (LIDC-IDRI's ratings; no histology).
     texture
-        One of `TEXTURES`.
+        One of `tomolens.core.finding.TEXTURES`.
     logit
         ``nodule`` before the logistic function.
     """

@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from torch import nn
 
 from tomolens.core.errors import ModelError
 from tomolens.core.finding import Finding
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.core.run import Run
+from tomolens.models.classifier import NoduleClassifier, Verdict, load_classifier
 from tomolens.models.inference import Backend, Pass
 from tomolens.models.lungs import BOX_MARGIN_MM, Lungs, find_lungs
 from tomolens.models.networks import CELL_MM, build, folded
@@ -33,11 +35,12 @@ if TYPE_CHECKING:
     from tomolens.core.grid import Grid
     from tomolens.core.volume import Volume
 
-FLOOR = 0.05
-"""Candidates below this score are not kept."""
+FLOOR = 0.03
+"""Peaks below this are not kept: the detector's own answer, before calibration."""
 MAX_CANDIDATES = 100
 """LUNA16 reads at most 100 marks a scan."""
 MIN_SEPARATION_MM = 5.0
+NO_SECOND_STAGE = "none"
 
 
 @dataclass(frozen=True)
@@ -86,17 +89,28 @@ class NoduleDetector:
         Hash of the weights file.
     backend
         Device and precision.
+    second_stage
+        Looks again at every candidate: its score, texture and malignancy; None does without.
     """
 
-    def __init__(self, card: ModelCard, network: nn.Module, weights_sha256: str, backend: Backend) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        network: nn.Module,
+        weights_sha256: str,
+        backend: Backend,
+        second_stage: NoduleClassifier | None = None,
+    ) -> None:
         self.card, self.backend, self.weights_sha256 = card, backend, weights_sha256
+        self.second_stage = second_stage
         self._network = network
 
     def __repr__(self) -> str:
-        return f"NoduleDetector({self.card.name!r}, {self.backend.device}, {self.backend.precision})"
+        second = "" if self.second_stage is None else f", then {self.second_stage.card.name!r}"
+        return f"NoduleDetector({self.card.name!r}{second}, {self.backend.device}, {self.backend.precision})"
 
     def detect(self, volume: Volume, progress: Progress = silent) -> tuple[Sequence[Finding], Run]:
-        """Every candidate in a chest CT down to `FLOOR`, surest first, and how it was run.
+        """Every candidate in a chest CT down to `FLOOR`, surest first with calibrated scores, and how it was run.
 
         Raises
         ------
@@ -113,17 +127,33 @@ class NoduleDetector:
         image = normalised(box.voxels)
         clock.lap("resample")
         once = Pass(self._network, self.backend, progress)
-        peaks = peaks_of(once.over(image))
+        peaks = _held(peaks_of(once.over(image)), box.grid, lungs)
         clock.lap("network")
-        findings = _findings(peaks, box.grid, lungs)
+        verdicts = self.second_stage.judge(image, peaks.kji, progress) if self.second_stage else []
+        clock.lap("second stage")
+        findings = self._findings(peaks, verdicts, box.grid)
         return findings, self._run(volume, once, clock, started)
+
+    def _findings(self, peaks: Peaks, verdicts: Sequence[Verdict], grid: Grid) -> list[Finding]:
+        """Peaks as findings in the patient, surest first by the calibrated score."""
+        scale = self.second_stage.card.calibration if self.second_stage else self.card.calibration
+        logits = scale.detector * logit(peaks.scores) + scale.offset
+        if verdicts:
+            logits += scale.classifier * np.array([verdict.logit for verdict in verdicts])
+        order = np.argsort(-logits, kind="stable")
+        places, scores = grid.to_mm(peaks.kji), expit(logits)
+        rated: list[tuple[str, float | None]] = [(v.texture, v.malignancy) for v in verdicts]
+        rated = rated or [("", None)] * len(places)
+        return [
+            Finding(tuple(places[n].tolist()), float(peaks.diameters_mm[n]), float(scores[n]), *rated[n]) for n in order
+        ]
 
     def _run(self, volume: Volume, once: Pass, clock: _Clock, started: datetime) -> Run:
         return Run(
             model=self.card.name,
             model_version=self.card.version,
             weights_sha256=self.weights_sha256,
-            options={"floor": FLOOR},
+            options={"floor": FLOOR, **_second_stage_of(self.second_stage)},
             series_uid=volume.series.uid if volume.series else "",
             source=volume.name,
             history=volume.history,
@@ -153,16 +183,20 @@ class _Clock:
         return {**self._laps, "total": time.perf_counter() - self._first}
 
 
-def _findings(peaks: Peaks, grid: Grid, lungs: Lungs) -> list[Finding]:
-    """Peaks that lie in the lungs, as findings in the patient."""
-    places = grid.to_mm(peaks.kji)
-    return [
-        Finding((float(x), float(y), float(z)), float(diameter), float(score))
-        for (x, y, z), diameter, score, held in zip(
-            places, peaks.diameters_mm, peaks.scores, lungs.holds(places), strict=True
-        )
-        if held
-    ]
+def _held(peaks: Peaks, grid: Grid, lungs: Lungs) -> Peaks:
+    """The peaks that lie in the lungs."""
+    held = lungs.holds(grid.to_mm(peaks.kji))
+    return Peaks(peaks.kji[held], peaks.diameters_mm[held], peaks.scores[held])
+
+
+def _second_stage_of(second: NoduleClassifier | None) -> dict[str, str]:
+    """What a run manifest says of the second stage."""
+    if second is None:
+        return {}
+    return {
+        "second_stage": f"{second.card.name} {second.card.version}",
+        "second_stage_sha256": second.weights_sha256,
+    }
 
 
 def peak_memory_mb() -> float | None:
@@ -175,7 +209,9 @@ def peak_memory_mb() -> float | None:
     return float(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)
 
 
-def load_detector(name: str | Path | None = None, *, device: str = "auto") -> NoduleDetector:
+def load_detector(
+    name: str | Path | None = None, *, device: str = "auto", second_stage: str | Path | None = None
+) -> NoduleDetector:
     """Load a nodule detector once, for as many volumes as wanted.
 
     Parameters
@@ -184,11 +220,14 @@ def load_detector(name: str | Path | None = None, *, device: str = "auto") -> No
         A shipped model's name (see `list_models`), or the folder of a model; None takes the default detector.
     device
         ``auto`` (a CUDA GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    second_stage
+        The model that looks again at each candidate, by name or folder; None takes the one that the detector's card
+        names, ``"none"`` does without.
 
     Raises
     ------
     ModelError
-        If there is no such model, it is no detector, or its folder is incomplete or damaged.
+        If there is no such model, it is of another kind, or its folder is incomplete or damaged.
     OptionError
         If the device is unknown or not in this machine.
     """
@@ -199,4 +238,9 @@ def load_detector(name: str | Path | None = None, *, device: str = "auto") -> No
     digest = bundle.weights_sha256
     network = build(bundle.card.network, bundle.card.settings)
     load_weights(network, bundle.weights)
-    return NoduleDetector(bundle.card, folded(network), digest, backend)
+    wanted = bundle.card.second_stage if second_stage is None else second_stage
+    if wanted in ("", NO_SECOND_STAGE):
+        return NoduleDetector(bundle.card, folded(network), digest, backend)
+    second = load_classifier(wanted, device=device)
+    card = replace(bundle.card, default_min_score=second.card.default_min_score)
+    return NoduleDetector(card, folded(network), digest, backend, second)

@@ -21,6 +21,8 @@ _COLUMNS = {
     "": "number, as beside its circle",
     "score": "the model's confidence, 0 to 1",
     "Ø mm": "diameter of the sphere of the same size",
+    "texture": "as the second stage sees it",
+    "malig.": "probability, 0 to 1, that radiologists would call it malignant if it is a nodule; no histology",
     "x mm": "to the patient's left (LPS)",
     "y mm": "to the patient's back (LPS)",
     "z mm": "to the patient's head (LPS)",
@@ -38,7 +40,7 @@ class FindingsTable(QTableWidget):
             self.setHorizontalHeaderItem(column, _header(title, meaning))
         self.verticalHeader().hide()
         self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        for narrow in range(3):
+        for narrow in range(5):
             self.horizontalHeader().setSectionResizeMode(narrow, QHeaderView.ResizeMode.ResizeToContents)
         self.setMinimumHeight(_MIN_HEIGHT_PX)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -64,7 +66,8 @@ class FindingsTable(QTableWidget):
 
 def _cells(number: int, finding: Finding) -> tuple[str, ...]:
     x, y, z = (f"{value:.1f}" for value in finding.center_lps_mm)
-    return str(number), f"{finding.score:.2f}", f"{finding.diameter_mm:.1f}", x, y, z
+    malignancy = "" if finding.malignancy is None else f"{finding.malignancy:.2f}"
+    return str(number), f"{finding.score:.2f}", f"{finding.diameter_mm:.1f}", finding.texture, malignancy, x, y, z
 
 
 def _header(title: str, meaning: str) -> QTableWidgetItem:

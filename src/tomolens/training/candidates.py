@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from tomolens.models.classifier import EDGE, TEXTURES
+from tomolens.core.finding import TEXTURES
+from tomolens.models.classifier import EDGE
 from tomolens.models.tensors import normalised
 from tomolens.training.backgrounds import Background, a_place, cut
 from tomolens.training.nodules import AIR_HU, SCENE_MM, Donor, decoy, paste, turned
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Places = list[tuple[float, float, float]]
 
 UNKNOWN = -1
-"""The label of a malignancy or a texture that nobody rated; it is not learned from."""
+"""The label of what is not known or not to be learned from this patch."""
 _ROOM = EDGE + 16
 _OTHER_NODULE_MM = 16.0
 
@@ -33,8 +34,9 @@ _OTHER_NODULE_MM = 16.0
 class CandidateRecipe:
     """How patches are drawn.
 
-    ``nodules`` is the share of patches with a nodule in their middle: ``as_found`` of them with their own surroundings,
-    ``own`` of them in the lung where they grew, the others blended into a lung, ``altered`` of these in size and
+    ``nodules`` is the share of patches with a nodule in their middle: ``as_found`` of them with as much of their own
+    surroundings as was kept (malignancy and texture are learned from these, but not what a nodule is: the frame would
+    tell), ``own`` of them in the lung where they grew, the others blended into a lung, ``altered`` of these in size and
     density. Of the patches without, ``decoys`` show a ball of another lung and ``anywhere`` a random place, the others
     a place that the detector marked; ``neighbours`` of all those have a nodule off their middle.
     """
@@ -53,13 +55,13 @@ class CandidateRecipe:
 
 @dataclass(frozen=True)
 class _Label:
-    nodule: bool
+    nodule: int
     malignancy: float = UNKNOWN
     texture: int = UNKNOWN
 
 
-_NONE = _Label(False)
-_UNRATED = _Label(True)
+_NONE = _Label(0)
+_UNRATED = _Label(1)
 
 
 class Candidates(Dataset[dict[str, torch.Tensor]]):
@@ -102,7 +104,8 @@ class Candidates(Dataset[dict[str, torch.Tensor]]):
         kind = rng.random()
         if kind < self.recipe.as_found:
             donor = self._donor(rng)
-            return _middle(donor.scene.astype(np.float32), self._jitter(rng)), _label(donor, donor.texture, True)
+            voxels = _middle(donor.scene.astype(np.float32), rng.uniform(-1, 1, 3))
+            return voxels, replace(_label(donor, donor.texture, True), nodule=UNKNOWN)
         if kind < self.recipe.as_found + self.recipe.own and self._own:
             return self._own_nodule(rng), _UNRATED
         return self._pasted(rng)
@@ -171,7 +174,7 @@ class Candidates(Dataset[dict[str, torch.Tensor]]):
 
 def _label(donor: Donor, texture: int, as_it_was: bool) -> _Label:
     known = as_it_was and donor.malignancy is not None
-    return _Label(True, donor.malignancy if known and donor.malignancy is not None else UNKNOWN, texture_class(texture))
+    return _Label(1, donor.malignancy if known and donor.malignancy is not None else UNKNOWN, texture_class(texture))
 
 
 def texture_class(rating: int) -> int:

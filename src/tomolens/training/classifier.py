@@ -63,13 +63,13 @@ def verdict_loss(output: torch.Tensor, batch: Batch) -> Terms:
     ``output`` (n, 5) as of `NoduleClassifier`; ``batch`` as of `Candidates`, stacked.
     """
     answer, nodule, malignancy, texture = output.float(), batch["nodule"], batch["malignancy"], batch["texture"]
-    rated, typed = malignancy != UNKNOWN, texture != UNKNOWN
+    told, rated, typed = nodule != UNKNOWN, malignancy != UNKNOWN, texture != UNKNOWN
     shares = torch.tensor(_TEXTURE_SHARES, device=answer.device)
-    is_nodule = functional.binary_cross_entropy_with_logits(answer[:, 0], nodule, reduction="sum")
+    is_nodule = functional.binary_cross_entropy_with_logits(answer[told, 0], nodule[told], reduction="sum")
     is_malignant = functional.binary_cross_entropy_with_logits(answer[rated, 1], malignancy[rated], reduction="sum")
     kind = functional.cross_entropy(answer[typed, 2:], texture[typed], shares, reduction="sum")
     return {
-        "nodule_loss": (is_nodule, torch.tensor(len(nodule), device=answer.device)),
+        "nodule_loss": (is_nodule, told.sum()),
         "malignancy_loss": (_MALIGNANCY_WEIGHT * is_malignant, rated.sum()),
         "texture_loss": (_TEXTURE_WEIGHT * kind, typed.sum()),
     }
