@@ -53,7 +53,7 @@ def detector(
     from rich.progress import Progress as Bars
 
     from tomolens.training.detector import TrainConfig, train_detector
-    from tomolens.training.sources import load_training_data
+    from tomolens.training.sources import load_dataset
 
     with _refusals(), Bars(*Bars.get_default_columns()) as bars:
         bar = bars.add_task("read data", total=None)
@@ -63,7 +63,7 @@ def detector(
 
         seeds = tuple(range(FIRST_PHANTOM_SEED, FIRST_PHANTOM_SEED + phantoms))
         config = TrainConfig(seed=seed, rounds=rounds, steps=steps, batch=batch, phantom_seeds=seeds)
-        train_detector(config, load_training_data(data, config.phantom_seeds, tell), out, device, progress=tell)
+        train_detector(config, load_dataset(data, config.phantom_seeds, tell), out, device, progress=tell)
     typer.echo(f"Trained {config.total_steps} steps; publish with: tomolens train publish {out} CARD.json -o FOLDER")
 
 

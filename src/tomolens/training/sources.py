@@ -14,9 +14,9 @@ from tomolens.core.progress import Progress, Step, silent
 from tomolens.io.read import read_volume
 from tomolens.phantoms.chest import chest_phantom
 from tomolens.training.backgrounds import Background, background_of_cube, background_of_scan, usable
-from tomolens.training.dataset import DESCRIPTION, Dataset, Marking, NoduleRecord, ScanRecord, Split, read_dataset
-from tomolens.training.dataset import read_markings as _read_markings
-from tomolens.training.describe import described
+from tomolens.training.dataset import DESCRIPTION, Dataset, NoduleRecord, ScanRecord, Split, dataset_of, read_dataset
+from tomolens.training.describe import describe
+from tomolens.training.markings import Marking, read_markings
 from tomolens.training.nodules import Donor, donor_from_volume, donor_of
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def open_dataset(path: Path) -> Dataset:
     ReadError
         If there is no data set, or anything in its description is wrong.
     """
-    if path.is_dir():
-        return read_dataset(path / DESCRIPTION) if (path / DESCRIPTION).is_file() else described(path)
-    return read_dataset(path)
+    if path.is_dir() and not (path / DESCRIPTION).is_file():
+        return dataset_of(describe(path), path)
+    return read_dataset(path / DESCRIPTION if path.is_dir() else path)
 
 
 def load_dataset(path: Path, phantom_seeds: Sequence[int] = (), progress: Progress = silent) -> TrainingData:
@@ -89,7 +89,7 @@ def nodule_donors(path: Path, progress: Progress = silent) -> list[Donor]:
 def read_marks(file: Path) -> dict[str, list[tuple[tuple[float, float, float], float]]]:
     """Marks by each name of their scan, as (centre LPS mm, diameter mm); an absent file holds none."""
     marks: dict[str, list[tuple[tuple[float, float, float], float]]] = {}
-    for names, marking in _read_markings(file) if file.exists() else []:
+    for names, marking in read_markings(file) if file.exists() else []:
         for name in names:
             marks.setdefault(name, []).append((marking.center_lps_mm, marking.diameter_mm))
     return marks
@@ -106,8 +106,8 @@ def _scans(scans: Sequence[ScanRecord], progress: Progress) -> Iterator[Backgrou
         volume = read_volume(scan.path, series_uid=scan.series_uid, modality=scan.modality)
         for marking in scan.nodules:
             _check_inside(marking, volume, scan)
-        lists = ([(m.center_lps_mm, m.diameter_mm) for m in marked] for marked in (scan.nodules, scan.excluded))
-        background = usable(background_of_scan(scan.scan, volume, *lists))
+        nodules, excluded = ([(m.center_lps_mm, m.diameter_mm) for m in ms] for ms in (scan.nodules, scan.excluded))
+        background = usable(background_of_scan(scan.scan, volume, nodules, excluded))
         yield replace(background, thickness_mm=scan.thickness_mm or background.thickness_mm)
 
 
@@ -161,7 +161,14 @@ def donor_of_record(record: NoduleRecord) -> Donor:
         raise ReadError(f"{record.where}: image is {image.shape}, mask {mask.shape}; they must lie on one grid.")
     if not (mask.voxels > 0).any():
         raise ReadError(f"{record.where}: the mask {record.mask} is empty.")
-    return donor_from_volume(record.name, image, mask, round(record.texture or _SOLID))
+    return donor_from_volume(record.name, image, mask, round(record.texture or _SOLID), _malignancy(record))
+
+
+def _malignancy(record: NoduleRecord) -> float | None:
+    """The probability that a nodule is malignant: by its diagnosis, else as its readers rate it, from 1 to 5."""
+    if record.diagnosis is not None:
+        return float(record.diagnosis == "malignant")
+    return None if record.malignancy is None else (record.malignancy - 1) / 4
 
 
 def _phantoms(seeds: Sequence[int], progress: Progress) -> Iterator[Background]:

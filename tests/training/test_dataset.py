@@ -1,0 +1,187 @@
+"""What a described data set gives, and what is refused before any image is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tomolens.core.errors import OptionError, ReadError
+from tomolens.core.grid import Grid
+from tomolens.core.volume import Unit, Volume
+from tomolens.io.write import write_volume
+from tomolens.training.dataset import Split, read_dataset
+from tomolens.training.describe import describe
+from tomolens.training.sources import load_dataset, open_dataset
+
+LUNA16 = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
+
+
+def chest() -> Volume:
+    """Two lungs in a body, 2 mm: small, but lungs are found in it."""
+    k, j, i = np.indices((90, 130, 160))
+    body = ((j - 65) / 60) ** 2 + ((i - 80) / 76) ** 2 < 1
+    voxels = np.where(body, 40, -1000)
+    for middle in (45, 115):
+        lung = ((k - 45) / 38) ** 2 + ((j - 65) / 42) ** 2 + ((i - middle) / 27) ** 2 < 1
+        voxels[lung] = -860
+    voxels = voxels + np.random.default_rng(0).normal(0, 12, voxels.shape)
+    grid = Grid.from_axes((90, 130, 160), (2.0, 2.0, 2.0))
+    return Volume(voxels.astype(np.int16), grid, Unit.HU, "CT")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("chest") / "chest.nii"
+    write_volume(chest(), file)
+    return file
+
+
+@pytest.fixture
+def folder(tmp_path: Path, drawn: Path) -> Path:
+    """A data set as a user brings it: two scans, LUNA16's tables, a nodule with its mask and a description."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.nii").symlink_to(drawn)
+    (tmp_path / "annotations.csv").write_text(LUNA16 + "a,90,130,90,8\na,230,130,80,-1\nother,0,0,0,5\n")
+    (tmp_path / "annotations_excluded.csv").write_text(LUNA16 + "b,90,130,90,-1\n")
+    distance = np.linalg.norm(np.indices((21, 21, 21)) - 10, axis=0)
+    for name, voxels in (("image", np.where(distance < 5, 30, -850)), ("mask", (distance < 5) * 1)):
+        volume = Volume(voxels.astype(np.int16), Grid.from_axes((21, 21, 21)), Unit.HU, "CT")
+        write_volume(volume, tmp_path / f"nodule_{name}.nii")
+    describes(tmp_path)
+    return tmp_path
+
+
+def describes(folder: Path, **sections: Any) -> Path:
+    """Write a description with some sections changed."""
+    nodule = {"image": "nodule_image.nii", "mask": "nodule_mask.nii", "patient": "p3", "texture": "part-solid"}
+    whole = {
+        "format": "tomolens-dataset-1",
+        "scans": [
+            {"path": "a.nii", "patient": "p1", "thickness_mm": 4},
+            {"path": "b.nii", "patient": "p2", "split": "val"},
+        ],
+        "nodules": ["annotations.csv"],
+        "excluded": ["annotations_excluded.csv"],
+        "nodule_volumes": [nodule],
+    }
+    file = folder / "dataset.json"
+    file.write_text(json.dumps({**whole, **sections}))
+    return file
+
+
+def test_scans_marks_and_nodules_come_as_described_and_val_apart(folder: Path) -> None:
+    data = load_dataset(folder)
+    (lung,), (donor,) = data.backgrounds, data.donors
+    assert (lung.name, lung.thickness_mm, lung.kind) == ("a", 4.0, "scan")
+    assert [(m.nodule, m.diameter_mm) for m in lung.marks] == [(True, 8.0), (True, 10.0)]
+    assert lung.grid is not None
+    np.testing.assert_allclose(lung.grid.to_mm(lung.marks[0].center_kji), (90, 130, 90), atol=1e-6)
+    assert (donor.texture, donor.malignancy) == (3, None)
+    assert donor.diameter_mm == pytest.approx(10, abs=0.5)
+    assert data.held_out is not None
+    assert [b.name for b in data.held_out.backgrounds] == ["b"]
+    assert [m.nodule for m in data.held_out.backgrounds[0].marks] == [False]
+
+
+def test_a_section_may_be_a_table_with_columns_of_its_own(folder: Path) -> None:
+    (folder / "scans.csv").write_text("path,patient,remark\na.nii,p1,fine\n")
+    (scan,) = read_dataset(describes(folder, scans="scans.csv")).scans
+    assert (scan.scan, scan.patient, scan.split) == ("a", "p1", Split.TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"scans": [{"path": "c.nii"}]}, r"dataset\.json, scans\[0\]: path is c\.nii, but there is no"),
+        ({"scans": [{"file": "a.nii"}]}, r"scans\[0\] is .* accepted is an object with the keys path, scan"),
+        ({"scans": [{"path": "a.nii", "split": "dev"}]}, r"scans\[0\]: split is 'dev'; accepted are train, val"),
+        ({"scans": [{"path": "a.nii", "modality": "MR"}]}, "modality is 'MR'; accepted are CT"),
+        ({"scans": [{"path": "a.nii", "thickness_mm": 50}]}, "thickness_mm is 50; accepted is 0.1 to 20"),
+        ({"scans": [{"path": "a.nii"}, {"path": "a.nii"}]}, r"scans\[1\]: the scan 'a' is already listed"),
+        ({"scans": 3}, "scans is 3; accepted are a list"),
+        ({"scans": [{"path": "b.nii", "scan": "x"}]}, r"annotations\.csv, line 2: no mark belongs to a listed scan"),
+        ({"nodule_volumes": [{"image": "nodule_image.nii"}]}, r"nodule_volumes\[0\]: mask is empty"),
+        ({"nodules": "annotations.csv"}, "accepted is a list of CSV tables"),
+        ({"slides": []}, "unknown section 'slides'; accepted are format, about, scans"),
+        ({"format": "2"}, 'no "format": "tomolens-dataset-1"'),
+    ],
+)
+def test_what_is_wrong_is_refused_with_file_line_and_column(folder: Path, sections: Any, said: str) -> None:
+    with pytest.raises(ReadError, match=said):
+        read_dataset(describes(folder, **sections))
+
+
+@pytest.mark.parametrize(
+    ("rating", "said"),
+    [
+        ({"texture": "hard"}, r"nodule_volumes\[0\]: texture is 'hard', not a finite number"),
+        ({"texture": 6}, "texture is 6; accepted is 1 to 5"),
+        ({"malignancy": 0}, "malignancy is 0; accepted is 1 to 5"),
+        ({"diagnosis": "bad"}, "diagnosis is 'bad'; accepted are benign, malignant"),
+    ],
+)
+def test_a_rating_outside_its_scale_is_refused(folder: Path, rating: dict[str, Any], said: str) -> None:
+    nodule = {"image": "nodule_image.nii", "mask": "nodule_mask.nii", **rating}
+    with pytest.raises(ReadError, match=said):
+        read_dataset(describes(folder, nodule_volumes=[nodule]))
+
+
+def test_a_patient_in_two_splits_is_refused_and_both_places_are_named(folder: Path) -> None:
+    nodule = {"image": "nodule_image.nii", "mask": "nodule_mask.nii", "patient": "p2"}
+    with pytest.raises(ReadError, match=r"nodule_volumes\[0\]: 'p2' is in the split train.*scans\[1\].*val"):
+        read_dataset(describes(folder, nodule_volumes=[nodule]))
+
+
+def test_all_that_is_wrong_is_said_at_once(folder: Path) -> None:
+    with pytest.raises(ReadError, match=r"(?s)x\.nii.*y\.nii"):
+        read_dataset(describes(folder, scans=[{"path": "x.nii"}, {"path": "y.nii"}]))
+
+
+def test_a_table_whose_place_is_no_number_is_refused_with_its_line(folder: Path) -> None:
+    (folder / "annotations.csv").write_text(LUNA16 + "a,90,130,left,8\n")
+    with pytest.raises(ReadError, match=r"annotations\.csv, line 2: coordZ is 'left', not a finite number"):
+        read_dataset(folder / "dataset.json")
+
+
+def test_a_nodule_in_other_coordinates_than_lps_is_refused_where_it_leaves_its_scan(folder: Path) -> None:
+    (folder / "annotations.csv").write_text(LUNA16 + "a,-90,-130,90,8\n")
+    with pytest.raises(ReadError, match=r"annotations\.csv, line 2: the nodule at .* lies outside .*a\.nii.*RAS"):
+        load_dataset(folder)
+
+
+def test_an_empty_mask_is_refused(folder: Path) -> None:
+    empty = Volume(np.zeros((21, 21, 21), np.int16), Grid.from_axes((21, 21, 21)), Unit.HU, "CT")
+    write_volume(empty, folder / "nodule_mask.nii")
+    with pytest.raises(ReadError, match=r"nodule_volumes\[0\]: the mask .* is empty"):
+        load_dataset(folder)
+
+
+def test_a_folder_in_the_layout_of_luna16_describes_itself(tmp_path: Path) -> None:
+    for name in ("subset0/1.2.3.mhd", "subset9/1.2.4.mhd"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "annotations.csv").write_text(LUNA16 + "1.2.3,90,130,90,8\n")
+    written = tmp_path / "dataset.json"
+    written.write_text(json.dumps(describe(tmp_path, ["subset9"])))
+    scans = read_dataset(written).scans
+    assert [(s.scan, s.split, len(s.nodules)) for s in scans] == [("1.2.3", "train", 1), ("1.2.4", "val", 0)]
+    with pytest.raises(OptionError, match="called 'subset5'"):
+        describe(tmp_path, ["subset5"])
+
+
+def test_a_folder_with_nothing_to_train_on_says_what_it_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="holds 0 lungs and 0 nodules"):
+        open_dataset(tmp_path)
+
+
+def test_the_shared_training_data_describe_themselves(shared_data: Path) -> None:
+    data = open_dataset(shared_data / "train")
+    assert (len(data.scans), len(data.nodules), len(data.cubes)) == (5, 722, 1)
+    assert {s.scan: len(s.nodules) for s in data.scans}["LIDC-IDRI-0063"] == 2
+    assert {s.patient for s in data.scans} >= {"LIDC-IDRI-0002"}
+    assert {n.diagnosis for n in data.nodules} == {"benign", "malignant"}
+    assert len(data.cubes[0].texture) == len(data.cubes[0].patients()) == 107
