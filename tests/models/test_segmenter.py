@@ -197,7 +197,7 @@ def test_a_cancel_leaves_between_two_windows():
 
 
 def test_a_detector_is_no_segmenter():
-    with pytest.raises(ModelError, match="does detection; a model for segmentation is needed"):
+    with pytest.raises(ModelError, match="does detection; a model for segmentation"):
         load_segmenter("lung-nodule-centernet")
 
 

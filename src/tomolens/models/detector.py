@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tomolens.core.card import ModelCard
     from tomolens.core.grid import Grid
     from tomolens.core.volume import Volume
+    from tomolens.models.retina_detector import RetinaDetector
 
 FLOOR = 0.03
 """Peaks below this are not kept: the detector's own answer, before calibration."""
@@ -211,7 +212,7 @@ def peak_memory_mb() -> float | None:
 
 def load_detector(
     name: str | Path | None = None, *, device: str = "auto", second_stage: str | Path | None = None
-) -> NoduleDetector:
+) -> NoduleDetector | RetinaDetector:
     """Load a nodule detector once, for as many volumes as wanted.
 
     Parameters
@@ -235,6 +236,10 @@ def load_detector(
     bundle = find_bundle(name)
     if bundle.card.task != "detection":
         raise ModelError(f"{bundle.card.name} does {bundle.card.task}; a detector is needed.")
+    if bundle.card.recipe:  # an imported box detector
+        from tomolens.models.retina_detector import load_retina_detector
+
+        return load_retina_detector(bundle, backend, second_stage)
     digest = bundle.weights_sha256
     network = build(bundle.card.network, bundle.card.settings)
     load_weights(network, bundle.weights)

@@ -69,7 +69,7 @@ def checked_arguments(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         raise ModelError(f"The network {name!r} is not known; known are {', '.join(TASK_OF)}.")
     if name in _EINOPS and find_spec("einops") is None:
         raise ModelError(f"MONAI's {name} needs the package einops: pip install einops.")
-    accepted = _parameters(getattr(nets, name))
+    accepted = parameters_of(name)
     arguments = {key: value for key, value in settings.items() if (name, key) not in _RETIRED}
     unknown = [key for key in arguments if key not in accepted]
     if unknown:
@@ -84,15 +84,16 @@ def checked_arguments(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**arguments, **({"pretrained": False} if "pretrained" in accepted else {})}
 
 
-def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Named parameters; where a constructor hands others on, those of what it hands them to."""
+def parameters_of(name: str) -> dict[str, inspect.Parameter]:
+    """Named parameters of a known network; where its constructor hands others on, those of what it hands them to."""
+    constructor = getattr(nets, name)
     own = _named(constructor)
-    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(constructor).parameters.values()):
-        is_class = inspect.isclass(constructor)
-        parent = constructor.__mro__[1] if is_class else nets.ResNet  # type: ignore[attr-defined] # a class has one
-        given = () if is_class else ("block", "layers", "block_inplanes")
-        own = {**{key: p for key, p in _named(parent).items() if key not in given}, **own}
-    return {key: p for key, p in own.items() if key != "block" or constructor is nets.ResNet}
+    if all(p.kind is not p.VAR_KEYWORD for p in inspect.signature(constructor).parameters.values()):
+        return own
+    is_class = inspect.isclass(constructor)
+    given = ("block",) if is_class else ("block", "layers", "block_inplanes")
+    parent = _named(constructor.__mro__[1] if is_class else nets.ResNet)
+    return {**{key: parameter for key, parameter in parent.items() if key not in given}, **own}
 
 
 def _named(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:

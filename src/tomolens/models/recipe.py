@@ -89,6 +89,23 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Boxes:
+    """How a box detector's answer is read, with MONAI's meaning of each word.
+
+    ``base_anchor_shapes`` are boxes in voxels at the finest level, ``feature_map_scales`` the levels' sizes relative to
+    it. A box scores above ``score_thresh``, is among the best ``topk_candidates_per_level``, and overlaps no better one
+    by more than ``nms_thresh``.
+    """
+
+    feature_map_scales: tuple[float, ...]
+    base_anchor_shapes: tuple[tuple[float, ...], ...]
+    score_thresh: float = 0.05
+    topk_candidates_per_level: int = 1000
+    nms_thresh: float = 0.5
+    detections_per_img: int = 300
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All of it: the ``steps`` of `tomolens.models.prepare` in order, the windows (None: the whole image), the answer.
 
@@ -98,6 +115,7 @@ class Recipe:
     steps: tuple[Mapping[str, Any], ...] = ()
     windows: Windows | None = None
     answer: Answer = Answer()
+    boxes: Boxes | None = None
     half: bool = False
 
     @classmethod
@@ -111,11 +129,12 @@ class Recipe:
         """
         try:
             values = dict(card.recipe)
-            windows = values.pop("windows", None)
+            windows, boxes = values.pop("windows", None), values.pop("boxes", None)
             return cls(
                 steps=tuple(values.pop("steps", ())),
                 windows=None if windows is None else Windows(**windows),
                 answer=Answer(**values.pop("answer", {})),
+                boxes=None if boxes is None else Boxes(**boxes),
                 **values,
             )
         except (TypeError, ValueError) as wrong:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tomolens.core.card import ModelCard
     from tomolens.core.run import Run
     from tomolens.core.volume import Volume
+    from tomolens.models.registry import Bundle
 
 WHOLE = Windows(roi_size=(0, 0, 0), overlap=0.0)
 """One window over all of the image, for the models whose recipe has none."""
@@ -108,8 +109,9 @@ def load_segmenter(name: str | Path, *, device: str = "auto") -> Segmenter:
     OptionError
         If the device is unknown or not in this machine.
     """
+    backend = Backend.choose(device)
     card, network, digest = loaded(name, "segmentation")
-    return Segmenter(card, network, digest, backend_for(card, device))
+    return Segmenter(card, network, digest, as_trained(card, backend))
 
 
 def loaded(name: str | Path, task: str) -> tuple[ModelCard, nn.Module, str]:
@@ -121,15 +123,25 @@ def loaded(name: str | Path, task: str) -> tuple[ModelCard, nn.Module, str]:
         If there is no such model, it does something else, or its folder is incomplete or damaged.
     """
     bundle = find_bundle(name)
-    if bundle.card.task != task:
-        raise ModelError(f"{bundle.card.name} does {bundle.card.task}; a model for {task} is needed.")
+    if bundle.card.task != task or not bundle.card.recipe:
+        raise ModelError(f"{bundle.card.name} does {bundle.card.task}; a model for {task} with a recipe is needed.")
+    return filled(bundle)
+
+
+def filled(bundle: Bundle) -> tuple[ModelCard, nn.Module, str]:
+    """Card, filled network and weights' hash of a bundle.
+
+    Raises
+    ------
+    ModelError
+        If its folder is incomplete or damaged.
+    """
     digest = bundle.weights_sha256
     network = build(bundle.card.network, bundle.card.settings)
     load_weights(network, bundle.weights)
     return bundle.card, network.eval(), digest
 
 
-def backend_for(card: ModelCard, device: str) -> Backend:
-    """The device, and half precision only where the model's authors ran it so."""
-    backend = Backend.choose(device)
+def as_trained(card: ModelCard, backend: Backend) -> Backend:
+    """Half precision only where the model's authors ran it so."""
     return backend if Recipe.of(card).half else Backend(backend.device, torch.float32)

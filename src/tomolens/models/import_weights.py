@@ -1,0 +1,115 @@
+"""A checkpoint's tensors, read without running what a pickle may hold, and checked against the network."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from tomolens.core.errors import ModelError
+from tomolens.models.import_archive import LARGEST_ARCHIVE, checked_entries
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+_WRAPPERS = ("model", "state_dict", "network", "net", "model_state_dict")
+"""Names under which trainers keep the weights in a checkpoint."""
+_SHOWN = 3
+
+
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a ``.pt`` or ``.safetensors`` file by name, on the CPU.
+
+    Raises
+    ------
+    ModelError
+        If it holds code (a pickle of objects, TorchScript), is too large or damaged, or holds no plain state dict.
+    """
+    if file.stat().st_size > LARGEST_ARCHIVE:
+        raise ModelError(f"{file.name} has {file.stat().st_size / 2**30:.1f} GiB; at most 8 are read.")
+    values = _safetensors(file) if file.suffix == ".safetensors" else _checkpoint(file)
+    while len(found := [name for name in _WRAPPERS if isinstance(values.get(name), Mapping)]):
+        values = values[found[0]]
+    tensors = {str(name).removeprefix("module."): value for name, value in values.items()}
+    strange = [name for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
+    if strange or not tensors:
+        what = f"{strange[0]!r} is no tensor" if strange else "it is empty"
+        raise ModelError(f"{file.name} holds no plain state dict: {what}.")
+    for name, tensor in tensors.items():
+        _check_tensor(name, tensor, file.name)
+    return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _check_tensor(name: str, tensor: torch.Tensor, file: str) -> None:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+        raise ModelError(f"{file}: {name} is {tensor.dtype} ({tensor.layout}); plain numbers are taken.")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ModelError(f"{file}: {name} claims {tensor.numel()} numbers, more than the file holds for it.")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise ModelError(f"{file}: {name} has weights that are no number (NaN or infinite).")
+
+
+def _safetensors(file: Path) -> Mapping[str, Any]:
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(file)
+    except (SafetensorError, OSError) as broken:
+        raise ModelError(f"{file.name} is no safetensors file: {broken}.") from broken
+    return tensors
+
+
+def _checkpoint(file: Path) -> Mapping[str, Any]:
+    if zipfile.is_zipfile(file):
+        _check_zip(file)
+    try:
+        values = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as code:
+        raise ModelError(
+            f"{file.name} holds more than tensors, which could run code when it is read: {_first_line(code)} "
+            "Ask its authors for a plain state dict or safetensors."
+        ) from code
+    except Exception as broken:  # whatever a damaged or hostile file makes of the reader
+        raise ModelError(f"{file.name} cannot be read as weights: {_first_line(broken)}") from broken
+    if not isinstance(values, Mapping):
+        raise ModelError(f"{file.name} holds a {type(values).__name__}; a state dict is needed.")
+    return values
+
+
+def _check_zip(file: Path) -> None:
+    try:
+        with zipfile.ZipFile(file) as opened:
+            names = [entry.filename for entry in checked_entries(opened, file.name)]
+    except zipfile.BadZipFile as broken:
+        raise ModelError(f"{file.name} cannot be read as weights: {broken}.") from broken
+    if any("/code/" in f"/{name}" or name.endswith("constants.pkl") for name in names):
+        raise ModelError(
+            f"{file.name} is TorchScript, which is code; only weights are taken. Use the bundle's plain checkpoint."
+        )
+
+
+def _first_line(problem: BaseException) -> str:
+    return str(problem).strip().splitlines()[0][:300] if str(problem).strip() else type(problem).__name__
+
+
+def check_fit(network: nn.Module, tensors: Mapping[str, torch.Tensor], file: str) -> None:
+    """Refuse weights that are not exactly the network's.
+
+    Raises
+    ------
+    ModelError
+        With the first names or shapes that differ.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    lacking, foreign = [n for n in wanted if n not in given], [n for n in given if n not in wanted]
+    other = [f"{n} {given[n]} for {wanted[n]}" for n in wanted if n in given and given[n] != wanted[n]]
+    problems = (("lacks", lacking), ("holds besides", foreign), ("has other shapes:", other))
+    told = [f"{word} {', '.join(names[:_SHOWN])}{', ...' * (len(names) > _SHOWN)}" for word, names in problems if names]
+    if told:
+        raise ModelError(f"{file} does not hold the weights of this network: it {'; '.join(told)}.")
