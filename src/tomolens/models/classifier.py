@@ -87,8 +87,9 @@ class NoduleClassifier:
         kji = scan.grid.to_kji(centers)
         room = (EDGE / 2 + BOX_MARGIN_MM) / np.asarray(scan.spacing_mm)
         low = np.clip(np.floor(kji.min(axis=0) - room).astype(int), 0, np.asarray(scan.shape) - 2)
-        high = np.clip(np.ceil(kji.max(axis=0) + room).astype(int) + 1, low + 2, scan.shape)
-        box = isotropic(scan.cropped((low[0], low[1], low[2]), (high[0], high[1], high[2])), NETWORK_MM)
+        size = np.clip(np.ceil(kji.max(axis=0) + room).astype(int) + 1, low + 2, scan.shape) - low
+        start, shape = ((int(k), int(j), int(i)) for k, j, i in (low, size))
+        box = isotropic(scan.cropped(start, shape), NETWORK_MM)
         return self.judge(normalised(box.voxels), box.grid.to_kji(centers), progress)
 
     def judge(self, image: torch.Tensor, kji: NDArray[np.float64], progress: Progress = silent) -> list[Verdict]:

@@ -34,6 +34,7 @@ _EMA_EVERY = 5
 """Steps between updates of the averaged weights; saves a tenth of a step on a CPU."""
 _LARGEST_GRADIENT = 5.0
 _RECENT = 50
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,7 @@ class Learner:
         device = team.backend.device
         if team.size > 1 and device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        self._layout = _layout_of(network)
-        network = network.to(memory_format=self._layout)  # type: ignore[call-overload] # torch's stub lacks it
+        network = network.to(memory_format=_layout_of(network))  # type: ignore[call-overload] # torch's stub lacks it
         self.network: nn.Module = network.to(device)
         average = get_ema_multi_avg_fn(config.ema**_EMA_EVERY)  # type: ignore[no-untyped-call]
         self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
@@ -150,7 +150,8 @@ class Learner:
 
     def _moved(self, batch: Batch) -> dict[str, torch.Tensor]:
         moved = {name: tensor.to(self.team.backend.device) for name, tensor in batch.items()}
-        return {**moved, "image": moved["image"].contiguous(memory_format=self._layout)}
+        layout = _LAYOUTS[moved["image"].ndim]
+        return {**moved, "image": moved["image"].contiguous(memory_format=layout)}
 
     def _answer(self, network: nn.Module, batch: Batch) -> Any:
         backend = self.team.backend
@@ -167,4 +168,4 @@ class Learner:
 def _layout_of(network: nn.Module) -> torch.memory_format:
     """Channels last, of images for a 2D network and of volumes for a 3D one."""
     ranks = {parameter.ndim for parameter in network.parameters()}
-    return torch.channels_last if 4 in ranks else torch.channels_last_3d
+    return _LAYOUTS[4] if 4 in ranks else _LAYOUTS[5]
