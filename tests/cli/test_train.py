@@ -2,29 +2,80 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import typer
 from typer.testing import CliRunner
 
 from tomolens.cli.main import app
+from tomolens.cli.train import configured
+from tomolens.training.detector import TrainConfig
 
 RUN = CliRunner()
 
 
-def test_data_that_hold_nothing_are_refused_in_one_line(tmp_path: Path) -> None:
-    result = RUN.invoke(
-        app, ["train", "detector", "--data", str(tmp_path), "-o", str(tmp_path / "run"), "--phantoms", "0"]
-    )
-    assert result.exit_code == 2
-    assert "holds 0 lungs and 0 nodules" in result.output
+def refused(*words: object) -> str:
+    result = RUN.invoke(app, ["train", *map(str, words)])
+    assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
+    return result.output
+
+
+def test_data_that_hold_nothing_are_refused_in_one_line(tmp_path: Path) -> None:
+    said = refused("detector", "--data", tmp_path, "-o", tmp_path / "run", "--phantoms", 0)
+    assert "holds 0 lungs and 0 nodules" in said
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
-    result = RUN.invoke(app, ["train", "detector", "--data", str(tmp_path / "absent"), "-o", str(tmp_path / "run")])
-    assert result.exit_code == 2
-    assert "does not exist" in result.output
+    assert "does not exist" in refused("detector", "--data", tmp_path / "absent", "-o", tmp_path / "run")
+
+
+def test_an_unknown_key_of_a_configuration_is_refused_with_those_that_are_accepted(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"epochs": 3}')
+    said = refused("detector", "--data", tmp_path, "-o", tmp_path / "run", "--config", tmp_path / "run.json")
+    assert "run.json has the unknown key 'epochs'; accepted are seed, rounds, steps" in said
+
+
+def test_an_option_outside_what_is_accepted_is_refused_by_name(tmp_path: Path) -> None:
+    assert "rounds is at least 1, not 0" in refused("detector", "--data", tmp_path, "-o", tmp_path, "--rounds", 0)
+
+
+def test_options_stand_above_the_file_and_the_file_above_the_run_that_is_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(TrainConfig(seed=1, steps=11, batch=2).to_json())
+    (tmp_path / "mine.json").write_text('{"seed": 5, "ema": 0.9}')
+    wishes: dict[str, Any] = {"steps": 7, "seed": None, "phantom_seeds": (100,)}
+    chosen = configured(TrainConfig, tmp_path, tmp_path / "mine.json", wishes)
+    assert (chosen.seed, chosen.ema, chosen.steps, chosen.batch, chosen.phantom_seeds) == (5, 0.9, 7, 8, (100,))
+    assert configured(TrainConfig, tmp_path, None, {}) == TrainConfig(seed=1, steps=11, batch=2)
+    assert configured(TrainConfig, tmp_path / "new", None, {}) == TrainConfig()
+
+
+def test_every_field_of_the_configuration_can_be_set(tmp_path: Path) -> None:
+    """By an option of its own, or by the file that --config names, which takes them all."""
+    shown = typer.main.get_command(app).commands["train"].commands["detector"]  # type: ignore[attr-defined]
+    assert "config" in {parameter.name for parameter in shown.params}
+    (tmp_path / "all.json").write_text(TrainConfig().to_json())
+    assert configured(TrainConfig, tmp_path / "run", tmp_path / "all.json", {}) == TrainConfig()
+
+
+def test_a_description_is_written_and_what_it_holds_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").touch()
+    (tmp_path / "annotations.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\na,1,2,3,8\n")
+    result = RUN.invoke(app, ["train", "describe", str(tmp_path), "-o", str(tmp_path / "dataset.json"), "--val", "a"])
+    assert result.exit_code == 0, result.output
+    assert "1 scans with 1 nodules" in result.output
+    assert json.loads((tmp_path / "dataset.json").read_text())["scans"][0]["split"] == "val"
+
+
+def test_a_log_is_drawn_again_and_an_absent_one_is_said(tmp_path: Path) -> None:
+    assert "holds no log.csv" in refused("plot", tmp_path)
+    (tmp_path / "log.csv").write_text("round,steps,score_loss,val_score_loss\n1,5,2.0,\n2,10,1.0,1.5\n")
+    result = RUN.invoke(app, ["train", "plot", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "log.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_publishing_a_folder_without_a_run_says_what_is_missing(tmp_path: Path) -> None:
@@ -33,6 +84,4 @@ def test_publishing_a_folder_without_a_run_says_what_is_missing(tmp_path: Path) 
         '{"name": "a", "version": "1", "summary": "", "intended_use": "", "trained_on": "", "licence": "",'
         ' "default_min_score": 0.5, "figures": {}}'
     )
-    result = RUN.invoke(app, ["train", "publish", str(tmp_path / "run"), str(card), "-o", str(tmp_path / "model")])
-    assert result.exit_code == 2
-    assert "checkpoint.pt" in result.output
+    assert "checkpoint.pt" in refused("publish", tmp_path / "run", card, "-o", tmp_path / "model")

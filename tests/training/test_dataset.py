@@ -132,7 +132,7 @@ def test_a_rating_outside_its_scale_is_refused(folder: Path, rating: dict[str, A
 
 def test_a_patient_in_two_splits_is_refused_and_both_places_are_named(folder: Path) -> None:
     nodule = {"image": "nodule_image.nii", "mask": "nodule_mask.nii", "patient": "p2"}
-    with pytest.raises(ReadError, match=r"nodule_volumes\[0\]: 'p2' is in the split train.*scans\[1\].*val"):
+    with pytest.raises(ReadError, match=r"volumes\[0\]: the patient 'p2' is .* train.*scans\[1\].*val"):
         read_dataset(describes(folder, nodule_volumes=[nodule]))
 
 

@@ -1,11 +1,12 @@
-"""`tomolens train`: train a model, and publish a run as a model folder."""
+"""`tomolens train`: describe data, train a model, plot the log, and publish a run as a model folder."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -13,63 +14,133 @@ from tomolens.cli.stopping import INTERRUPTED
 from tomolens.core.errors import TomolensError
 
 if TYPE_CHECKING:
-    from tomolens.core.progress import Step
+    from tomolens.core.progress import Progress, Step
+    from tomolens.training.config import RunConfig
 
 FIRST_PHANTOM_SEED = 100
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a model; publish a training run as a model folder.")
 
+Data = Annotated[
+    Path, typer.Option(exists=True, help="A dataset.json, or a folder that holds one or has a known layout.")
+]
+Out = Annotated[Path, typer.Option("-o", "--out", help="Folder of the run; one that was stopped is gone on with.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", exists=True, dir_okay=False, help="JSON with any field of the configuration."),
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of the weights and of every patch.")]
+Rounds = Annotated[int | None, typer.Option(help="Rounds; each ends with a checkpoint.")]
+Steps = Annotated[int | None, typer.Option(help="Batches a round.")]
+BatchSize = Annotated[int | None, typer.Option("--batch", help="Patches a batch.")]
+Rate = Annotated[float | None, typer.Option(help="Peak of the learning rate.")]
+StartFrom = Annotated[str | None, typer.Option(help="Name or folder of a model to fine-tune.")]
+Phantoms = Annotated[int | None, typer.Option(min=0, help="Generated chests that are added to the data.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that prepare patches, for each that trains.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Processes = Annotated[int, typer.Option(help="Processes that share each batch: one a GPU, or parts of the CPU.")]
 
-@train_app.command()
+Chosen = TypeVar("Chosen", bound="RunConfig")
+
+
+@train_app.command(short_help="Train the lung nodule detector.")
 def detector(
-    data: Annotated[
-        Path,
-        typer.Option(
-            exists=True, file_okay=False, help="Folder with ct/, lidc_cubes51/ and lidc_voi/ (each may be absent)."
-        ),
-    ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the run; one that was stopped is gone on with.")],
-    seed: Annotated[int, typer.Option(help="Seed of the weights and of every patch.")] = 20,
-    rounds: Annotated[
-        int, typer.Option(help="Rounds; after each, hard negatives are mined and a checkpoint is written.")
-    ] = 7,
-    steps: Annotated[int, typer.Option(help="Batches a round.")] = 300,
-    batch: Annotated[int, typer.Option(help="Patches of 64 mm a batch.")] = 8,
-    phantoms: Annotated[int, typer.Option(help="Generated chests that are added to the data.")] = 10,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    data: Data,
+    out: Out,
+    config: Config = None,
+    seed: Seed = None,
+    rounds: Rounds = None,
+    steps: Steps = None,
+    batch: BatchSize = None,
+    learning_rate: Rate = None,
+    start_from: StartFrom = None,
+    phantoms: Phantoms = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    processes: Processes = 1,
 ) -> None:
-    """Train the lung nodule detector.
+    """Train the lung nodule detector; after each round hard negatives are mined in whole scans.
 
     \b
-    DATA is laid out so; each part may be absent, but some lung and some nodule are needed:
-      ct/*.nii.gz                      chest CT in HU, with annotations.csv and annotations_excluded.csv as in LUNA16
-                                       (volume, coordX, coordY, coordZ in LPS mm, diameter_mm)
-      lidc_cubes51/cubes.npz           image (n, k, j, i) HU at 1 mm, mask, name; ratings.csv with Filename, texture
-      lidc_voi/{image,mask}/*.nii.gz   nodules; metadata.csv with k (the file name) and Texture_value
+      tomolens train detector --data dataset.json -o run/
+      tomolens train detector --data luna16/ -o run/ --start-from lung-nodule-centernet
+      tomolens train detector --data dataset.json -o run/ --processes 4      four GPUs
 
-    OUT gets config.json, log.csv (loss by round) and checkpoint.pt. Call again with the same options
-    to go on after a stop.
-    """  # noqa: D301 - \b keeps typer from wrapping the table
-    from rich.progress import Progress as Bars
-
+    DATA is described by one file (`tomolens train describe` writes it; docs/training_data.md). Options stand above
+    --config, that above the configuration of the run in OUT, that above the defaults. OUT gets config.json, log.csv,
+    log.png and checkpoint.pt; call again to go on after a stop.
+    """  # noqa: D301 - \b keeps typer from wrapping the examples
     from tomolens.training.detector import TrainConfig, train_detector
     from tomolens.training.sources import load_dataset
 
-    with _refusals(), Bars(*Bars.get_default_columns()) as bars:
-        bar = bars.add_task("read data", total=None)
+    seeds = None if phantoms is None else tuple(range(FIRST_PHANTOM_SEED, FIRST_PHANTOM_SEED + phantoms))
+    wishes = {
+        "seed": seed,
+        "rounds": rounds,
+        "steps": steps,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "start_from": start_from,
+        "phantom_seeds": seeds,
+        "workers": workers,
+    }
+    with refusals(), told() as tell:
+        chosen = configured(TrainConfig, out, config, wishes)
+        loaded = load_dataset(data, chosen.phantom_seeds, tell)
+        train_detector(chosen, loaded, out, device, processes=processes, progress=tell)
+    typer.echo(f"Trained {chosen.total_steps} steps; publish with: tomolens train publish {out} CARD.json -o FOLDER")
 
-        def tell(step: Step) -> None:
-            bars.update(bar, description=step.stage, completed=step.done, total=step.total or None)
 
-        seeds = tuple(range(FIRST_PHANTOM_SEED, FIRST_PHANTOM_SEED + phantoms))
-        config = TrainConfig(seed=seed, rounds=rounds, steps=steps, batch=batch, phantom_seeds=seeds)
-        train_detector(config, load_dataset(data, config.phantom_seeds, tell), out, device, progress=tell)
-    typer.echo(f"Trained {config.total_steps} steps; publish with: tomolens train publish {out} CARD.json -o FOLDER")
+@train_app.command()
+def describe(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Scans and tables of marks.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The description to write.")],
+    val: Annotated[
+        list[str] | None, typer.Option(help="Folder, scan or patient to keep out; may be given several times.")
+    ] = None,
+) -> None:
+    """Describe a folder of training data as a dataset.json, to be looked through and changed by hand.
+
+    Found are CT files in FOLDER, FOLDER/ct and FOLDER/subset0 to subset9 with annotations*.csv beside them (LUNA16 as
+    it is downloaded), DICOM series of CT, and the LIDC nodule sets lidc_cubes51/ and lidc_voi/.
+    """
+    from tomolens.io.atomic import whole_file
+    from tomolens.training.dataset import dataset_of
+    from tomolens.training.describe import describe as sections_of
+
+    with refusals():
+        sections = sections_of(folder, val or ())
+        dataset = dataset_of(sections, out)
+        with whole_file(out) as temporary:
+            temporary.write_text(json.dumps(sections, indent=1) + "\n", encoding="utf-8")
+    marks = sum(len(scan.nodules) for scan in dataset.scans)
+    typer.echo(
+        f"{out}: {len(dataset.scans)} scans with {marks} nodules, {len(dataset.nodules)} nodule volumes, "
+        f"{sum(len(cubes.patients()) for cubes in dataset.cubes)} cubes"
+    )
+
+
+@train_app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of a training run.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="PNG to write; RUN/log.png where not given.")] = None,
+) -> None:
+    """Draw the log of a run: losses, learning rate and mined negatives by step."""
+    from tomolens.io.atomic import whole_file
+    from tomolens.training.curves import draw_log
+    from tomolens.training.runs import PLOT, read_log
+
+    file = out or run / PLOT
+    with refusals():
+        rows = read_log(run)
+        with whole_file(file) as temporary:
+            draw_log(rows, temporary)
+    typer.echo(f"{file}: {len(rows)} rounds")
 
 
 @train_app.command()
 def publish(
-    run: Annotated[Path, typer.Argument(help="Folder that `tomolens train detector` wrote.")],
+    run: Annotated[Path, typer.Argument(help="Folder that a training wrote.")],
     card: Annotated[
         Path,
         typer.Argument(
@@ -83,13 +154,44 @@ def publish(
     from tomolens.training.publish import Publication
     from tomolens.training.publish import publish as write
 
-    with _refusals():
+    with refusals():
         bundle = write(run, Publication.read(card), out)
     typer.echo(f"{bundle.folder}: {bundle.card.name} {bundle.card.version}")
 
 
+def configured(kind: type[Chosen], out: Path, config: Path | None, wishes: dict[str, Any]) -> Chosen:
+    """A run's configuration: options above the file, the file above that of the run that is gone on with.
+
+    Raises
+    ------
+    OptionError
+        If a key of the file is unknown or a value is not accepted.
+    """
+    from tomolens.training.config import record_of
+    from tomolens.training.runs import CONFIG
+
+    base = config or (out / CONFIG if (out / CONFIG).is_file() else None)
+    chosen = kind() if base is None else kind.from_json(base.read_text(encoding="utf-8"), str(base))
+    given = {name: value for name, value in wishes.items() if value is not None}
+    return record_of(kind, {**json.loads(chosen.to_json()), **given}, "the options")
+
+
 @contextmanager
-def _refusals() -> Iterator[None]:
+def told() -> Iterator[Progress]:
+    """A bar for the stage that is going on."""
+    from rich.progress import Progress as Bars
+
+    with Bars(*Bars.get_default_columns()) as bars:
+        bar = bars.add_task("read data", total=None)
+
+        def tell(step: Step) -> None:
+            bars.update(bar, description=step.stage, completed=step.done, total=step.total or None)
+
+        yield tell
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
     """Say an expected error in one line and end with exit code 2; after Ctrl-C say that the run goes on."""
     try:
         yield
@@ -97,5 +199,5 @@ def _refusals() -> Iterator[None]:
         typer.echo(f"Error: {wrong}", err=True)
         raise typer.Exit(2) from wrong
     except KeyboardInterrupt as stopped:
-        typer.echo("Stopped. The same command goes on from the last finished round.", err=True)
+        typer.echo("Stopped. The same command goes on from the last finished round; later steps are lost.", err=True)
         raise typer.Exit(INTERRUPTED) from stopped

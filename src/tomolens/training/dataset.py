@@ -80,7 +80,7 @@ class NoduleRecord:
 
 @dataclass(frozen=True)
 class CubesRecord:
-    """An npz with ``image`` (n, k, j, i) HU at 1 mm, canonical; ``mask``; ``name``; ``patient``. ``texture`` by name."""
+    """An npz with ``image`` (n, k, j, i), HU at 1 mm, canonical, ``mask``, ``name``, ``patient``; textures by name."""
 
     path: Path
     where: str

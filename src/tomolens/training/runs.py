@@ -29,6 +29,7 @@ import torch
 
 from tomolens.core.errors import OptionError, ReadError
 from tomolens.io.atomic import whole_file
+from tomolens.training.curves import draw_log
 
 if TYPE_CHECKING:
     from tomolens.training.config import RunConfig
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.pt"
 CONFIG = "config.json"
 LOG = "log.csv"
+PLOT = "log.png"
 
 Row = Mapping[str, float]
 """A line of the log, by column: first of all ``round`` and ``steps``."""
@@ -81,6 +83,8 @@ class RunFolder:
             torch.save({**state, "log": self.log}, temporary)
         with whole_file(self.path / LOG) as temporary:
             _write_log(temporary, self.log)
+        with whole_file(self.path / PLOT) as temporary:
+            draw_log(self.log, temporary)
 
 
 def load_checkpoint(run: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -117,7 +121,7 @@ def read_log(run: Path) -> list[dict[str, float]]:
     with file.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     try:
-        return [{name: float(value) for name, value in row.items()} for row in rows]
+        return [{name: float(value) for name, value in row.items() if value != ""} for row in rows]
     except (TypeError, ValueError) as wrong:
         raise ReadError(f"{file} holds something that is no number: {wrong}.") from wrong
 
