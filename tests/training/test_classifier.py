@@ -12,7 +12,7 @@ from tests.training.test_patches import ball, lung
 from tomolens.models import inference
 from tomolens.models.classifier import EDGE
 from tomolens.training.backgrounds import Mark
-from tomolens.training.candidates import UNKNOWN, CandidateRecipe, Candidates, texture_class
+from tomolens.training.candidates import UNKNOWN, CandidatePatches, CandidateRecipe, texture_class
 from tomolens.training.classifier import ClassifierConfig, _train, verdict_loss
 from tomolens.training.learner import Learner
 from tomolens.training.sources import TrainingData
@@ -29,10 +29,10 @@ def single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "_has_bfloat16", lambda device: False)
 
 
-def candidates(count: int = 120, **changes) -> Candidates:
+def candidates(count: int = 120, **changes) -> CandidatePatches:
     lungs = [lung(0), lung(1, marks=(Mark((60.0, 60.0, 60.0), 10.0, True),))]
     recipe = CandidateRecipe(kinds=(("scan", 1.0),), **changes)
-    return Candidates(lungs, [ball(malignancy=1.0)], [[(40.0, 50.0, 60.0)], []], range(count), 5, recipe)
+    return CandidatePatches(lungs, [ball(malignancy=1.0)], [[(40.0, 50.0, 60.0)], []], range(count), 5, recipe)
 
 
 def test_the_same_number_gives_the_same_patch() -> None:
@@ -108,7 +108,7 @@ def test_it_learns_to_tell_a_nodule_from_parenchyma(tmp_path: Path) -> None:
     config = ClassifierConfig(**{**vars(SMALL), "rounds": 1, "steps": 60, "batch": 8, "ema": 0.5, "recipe": recipe})
     data = TrainingData((lung(0), lung(1)), (ball(),))
     learner = _train(Team(inference.Backend.choose("cpu")), config, data, ([], []), tmp_path, lambda step: None)
-    unseen = Candidates(data.backgrounds, data.donors, [[], []], range(500, 540), 9, recipe)
+    unseen = CandidatePatches(data.backgrounds, data.donors, [[], []], range(500, 540), 9, recipe)
     batch = default_collate([unseen[n] for n in range(40)])
     with torch.inference_mode():
         said = learner.published()(batch["image"])[:, 0] > 0

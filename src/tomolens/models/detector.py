@@ -31,7 +31,7 @@ from tomolens.models.tensors import NETWORK_MM, isotropic, normalised
 from tomolens.models.weights import load_weights
 
 if TYPE_CHECKING:
-    from tomolens.core.card import ModelCard
+    from tomolens.core.card import Calibration, ModelCard
     from tomolens.core.grid import Grid
     from tomolens.core.volume import Volume
     from tomolens.models.retina_detector import RetinaDetector
@@ -77,6 +77,29 @@ def _apart(kji: NDArray[np.float64], diameters: NDArray[np.float64], scores: NDA
     return np.array(kept, int)
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Places in the patient (n, 3) with diameters in mm, what the detector answers there, and its second stage if any.
+
+    ``logits`` are the detector's; ``verdicts`` is empty without a second stage.
+    """
+
+    centers_lps_mm: NDArray[np.float64]
+    diameters_mm: NDArray[np.float64]
+    logits: NDArray[np.float64]
+    verdicts: Sequence[Verdict]
+
+    @property
+    def second_logits(self) -> NDArray[np.float64]:
+        """The second stage's, zeros without one."""
+        return np.array([v.logit for v in self.verdicts]) if self.verdicts else np.zeros(len(self.logits))
+
+    def scores(self, scale: Calibration) -> NDArray[np.float64]:
+        """Calibrated, 0 to 1."""
+        logits = scale.detector * self.logits + scale.classifier * self.second_logits + scale.offset
+        return np.asarray(expit(logits))
+
+
 class NoduleDetector:
     """A trained network with its card, ready to run on one device.
 
@@ -118,36 +141,38 @@ class NoduleDetector:
         ContractError
             If there is no lung in the volume.
         """
-        started, clock = datetime.now(UTC), _Clock()
-        progress(Step("find lungs", 0, 1))
+        started, clock, once = datetime.now(UTC), _Clock(), Pass(self._network, self.backend, progress)
+        candidates = self._marked(volume, once, clock)
+        return self._findings(candidates), self._run(volume, once, clock, started)
+
+    def candidates(self, volume: Volume) -> Candidates:
+        """What both stages answer, before calibration."""
+        return self._marked(volume, Pass(self._network, self.backend, silent), _Clock())
+
+    def _marked(self, volume: Volume, once: Pass, clock: _Clock) -> Candidates:
+        once.progress(Step("find lungs", 0, 1))
         scan = volume.canonical()
         lungs = find_lungs(scan)
         clock.lap("lungs")
-        progress(Step("resample", 0, 1))
+        once.progress(Step("resample", 0, 1))
         box = isotropic(scan.cropped(*lungs.box_kji(scan.grid, BOX_MARGIN_MM)), NETWORK_MM)
         image = normalised(box.voxels)
         clock.lap("resample")
-        once = Pass(self._network, self.backend, progress)
         peaks = _held(peaks_of(once.over(image)), box.grid, lungs)
         clock.lap("network")
-        verdicts = self.second_stage.judge(image, peaks.kji, progress) if self.second_stage else []
+        verdicts = self.second_stage.judge(image, peaks.kji, once.progress) if self.second_stage else []
         clock.lap("second stage")
-        findings = self._findings(peaks, verdicts, box.grid)
-        return findings, self._run(volume, once, clock, started)
+        return Candidates(box.grid.to_mm(peaks.kji), peaks.diameters_mm, logit(peaks.scores), verdicts)
 
-    def _findings(self, peaks: Peaks, verdicts: Sequence[Verdict], grid: Grid) -> list[Finding]:
-        """Peaks as findings in the patient, surest first by the calibrated score."""
-        scale = self.second_stage.card.calibration if self.second_stage else self.card.calibration
-        logits = scale.detector * logit(peaks.scores) + scale.offset
-        if verdicts:
-            logits += scale.classifier * np.array([verdict.logit for verdict in verdicts])
-        order = np.argsort(-logits, kind="stable")
-        places, scores = grid.to_mm(peaks.kji), expit(logits)
-        rated: list[tuple[str, float | None]] = [(v.texture, v.malignancy) for v in verdicts]
+    def _findings(self, candidates: Candidates) -> list[Finding]:
+        """Candidates as findings, surest first by the calibrated score."""
+        card = self.second_stage.card if self.second_stage else self.card
+        scores = candidates.scores(card.calibration)
+        places, diameters, verdicts = candidates.centers_lps_mm, candidates.diameters_mm, candidates.verdicts
+        rated: list[tuple[str, float | None]] = [(verdict.texture, verdict.malignancy) for verdict in verdicts]
         rated = rated or [("", None)] * len(places)
-        return [
-            Finding(tuple(places[n].tolist()), float(peaks.diameters_mm[n]), float(scores[n]), *rated[n]) for n in order
-        ]
+        order = np.argsort(-scores, kind="stable")
+        return [Finding(tuple(places[n].tolist()), float(diameters[n]), float(scores[n]), *rated[n]) for n in order]
 
     def _run(self, volume: Volume, once: Pass, clock: _Clock, started: datetime) -> Run:
         return Run(

@@ -64,7 +64,7 @@ _NONE = _Label(0)
 _UNRATED = _Label(1)
 
 
-class Candidates(Dataset[dict[str, torch.Tensor]]):
+class CandidatePatches(Dataset[dict[str, torch.Tensor]]):
     """Patch ``n`` of a run: the same ``seed`` and ``n`` give the same patch on every machine and after every resume.
 
     ``marked`` holds for each background the places that a detector marked and that are no nodule.

@@ -16,7 +16,7 @@ from tomolens.models.inference import Backend
 from tomolens.models.networks import build, folded
 from tomolens.models.registry import find_bundle
 from tomolens.models.weights import load_weights
-from tomolens.training.candidates import UNKNOWN, CandidateRecipe, Candidates, Places
+from tomolens.training.candidates import UNKNOWN, CandidatePatches, CandidateRecipe, Places
 from tomolens.training.config import RunConfig
 from tomolens.training.detector import false_peaks
 from tomolens.training.learner import Batch, Learner, Terms, start_network
@@ -60,7 +60,7 @@ class ClassifierConfig(RunConfig):
 def verdict_loss(output: torch.Tensor, batch: Batch) -> Terms:
     """Cross-entropies of nodule, malignancy and texture; those nobody rated are left out.
 
-    ``output`` (n, 5) as of `NoduleClassifier`; ``batch`` as of `Candidates`, stacked.
+    ``output`` (n, 5) as of `NoduleClassifier`; ``batch`` as of `CandidatePatches`, stacked.
     """
     answer, nodule, malignancy, texture = output.float(), batch["nodule"], batch["malignancy"], batch["texture"]
     told, rated, typed = nodule != UNKNOWN, malignancy != UNKNOWN, texture != UNKNOWN
@@ -114,7 +114,7 @@ def _train(
         first = number * config.steps
         indices = range(first * config.batch, (first + config.steps) * config.batch)
         share = team.share(indices, config.batch)
-        patches = Candidates(data.backgrounds, data.donors, marked, share, config.seed, config.recipe)
+        patches = CandidatePatches(data.backgrounds, data.donors, marked, share, config.seed, config.recipe)
         batches = DataLoader(patches, config.batch // team.size, num_workers=config.workers)
         losses = learner.train(batches, verdict_loss, progress)
         row = {"round": number + 1, "steps": learner.steps, **losses, "skipped": learner.skipped}
