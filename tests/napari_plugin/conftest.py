@@ -15,7 +15,7 @@ from tests.napari_plugin.scans import scan
 from tomolens.core.finding import Detection, Finding
 from tomolens.core.run import Run
 from tomolens.napari_plugin import layers
-from tomolens.testing import FAKE_CARD, FakeDetector
+from tomolens.testing import FAKE_CARD, FAKE_SEGMENTATION_CARD, FakeDetector, FakeSegmenter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,17 +55,20 @@ class Shelf:
 
     cards: tuple[Any, ...] = (FAKE_CARD,)
     detector: Any = field(default_factory=FakeDetector)
+    segmenter: Any = field(default_factory=FakeSegmenter)
     loaded: list[tuple[str, str]] = field(default_factory=list)
 
-    def load(self, name: str, device: str) -> Any:
+    def load(self, task: str, name: str, device: str) -> Any:
         self.loaded.append((name, device))
-        return self.detector
+        return self.detector if task == "detection" else self.segmenter
 
 
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
     """Puts fakes in the place of the shipped models: no weights, no torch."""
-    made = Shelf(cards=(FAKE_CARD, replace(FAKE_CARD, name="mr-only", input=replace(FAKE_CARD.input, modality="MR"))))
+    cards = (FAKE_CARD, FAKE_SEGMENTATION_CARD)
+    mr_only = [replace(card, name=f"{card.name}-mr", input=replace(card.input, modality="MR")) for card in cards]
+    made = Shelf(cards=(*cards, *mr_only))
     monkeypatch.setattr("tomolens.models.registry.list_models", lambda: made.cards)
     monkeypatch.setattr("tomolens.napari_plugin.model_shelf._load", made.load)
     return made

@@ -148,10 +148,14 @@ def item(box, name):
 
 def test_models_that_refuse_the_scan_are_grey_with_the_reason(viewer, widget):
     assert item(widget.model, "fake") == (True, "Marks the brightest voxel.")
-    enabled, reason = item(widget.model, "mr-only")
+    enabled, reason = item(widget.model, "fake-mr")
     assert not enabled
     assert "it is CT, the model takes MR" in reason
     assert widget.model.currentText() == "fake"
+
+
+def test_imported_detectors_are_listed_and_models_that_segment_are_not(viewer, widget):
+    assert [widget.model.itemText(row) for row in range(widget.model.count())] == ["fake", "fake-mr"]
 
 
 def test_the_models_follow_the_scan_and_run_says_why_not(viewer, widget, volume, shelf):

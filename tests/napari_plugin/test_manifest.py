@@ -34,19 +34,21 @@ def test_the_installed_package_offers_the_manifest(manager):
 def test_every_command_can_be_imported():
     manifest = PluginManifest.from_file(MANIFEST)
     manifest.validate_imports()
-    assert {command.id for command in manifest.contributions.commands} >= {"tomolens.read", "tomolens.detect_nodules"}
+    ids = {command.id for command in manifest.contributions.commands}
+    assert ids >= {"tomolens.read", "tomolens.detect_nodules", "tomolens.segment"}
 
 
-def test_detect_lung_nodules_is_in_plugins_and_in_layers_segment():
+def test_detect_lung_nodules_and_segment_are_in_plugins_and_in_layers_segment():
     contributions = PluginManifest.from_file(MANIFEST).contributions
-    assert "Detect lung nodules" in [widget.display_name for widget in contributions.widgets]
-    assert [item.command for item in contributions.menus["napari/layers/segment"]] == ["tomolens.detect_nodules"]
+    assert {"Detect lung nodules", "Segment"} <= {widget.display_name for widget in contributions.widgets}
+    commands = [item.command for item in contributions.menus["napari/layers/segment"]]
+    assert commands == ["tomolens.detect_nodules", "tomolens.segment"]
 
 
 @pytest.mark.parametrize(
     "name",
     ["IM000001", "I10", "7", "scan.dcm", "SCAN.DCM", "1.2.840.113619.2.55.3", "a.nii", "a.nii.gz", "a.nrrd", "a.mha",
-     "DICOMDIR", "findings.json", "a" * 40],
+     "DICOMDIR", "findings.json", "segmentation.json", "a" * 40],
 )  # fmt: skip
 def test_what_we_may_read_is_offered_to_us(manager, name):
     assert "tomolens" in readers_of(manager, name)
@@ -67,7 +69,7 @@ def test_preset_keys_are_not_napari_s_own():
 
 
 def test_finding_the_plugin_and_opening_its_modules_imports_no_torch():
-    modules = ["reader", "writer", "sample_data", "detect_widget", "window_widget"]
+    modules = ["reader", "writer", "sample_data", "detect_widget", "segment_widget", "window_widget"]
     lines = [f"import tomolens.napari_plugin.{name}" for name in modules]
     lines += ["import sys", "print({'torch', 'monai'} & set(sys.modules))"]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)

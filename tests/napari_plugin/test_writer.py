@@ -15,6 +15,8 @@ from tomolens.core.finding import Finding
 from tomolens.io.read import read_volume
 from tomolens.io.tables import read_detection
 from tomolens.napari_plugin import layers
+from tomolens.pipelines.segment import segment
+from tomolens.testing import FakeSegmenter
 
 pytestmark = pytest.mark.gui
 
@@ -59,4 +61,26 @@ def test_points_that_are_no_findings_and_images_without_a_place_are_refused(view
         points.save(str(tmp_path / "found.json"), plugin="tomolens")
     with pytest.raises(OutputError, match="does not say where it lies"):
         cells.save(str(tmp_path / "saved.nii.gz"), plugin="tomolens")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+def test_a_segmentation_is_saved_on_the_scans_own_axes_and_grid(viewer, tmp_path, suffix):
+    for name in ("axial from the head", "sagittal from the left"):
+        segmentation = segment(scan(name), FakeSegmenter())
+        drawn = viewer.add_layer(Layer.create(*layers.labels(segmentation)))
+        path = tmp_path / f"{name}{suffix}"
+        assert drawn.save(str(path), plugin="tomolens") == [str(path)]
+        back = read_volume(path)
+        np.testing.assert_array_equal(back.canonical().voxels, drawn.data)
+        assert back.grid.same_place(segmentation.grid)
+
+
+def test_labels_that_were_painted_or_are_none_of_ours_are_refused(viewer, tmp_path):
+    drawn = viewer.add_layer(Layer.create(*layers.labels(segment(scan(), FakeSegmenter()))))
+    drawn.data = np.ones_like(drawn.data)
+    with pytest.raises(OutputError, match="changed by hand"):
+        drawn.save(str(tmp_path / "saved.nii.gz"), plugin="tomolens")
+    with pytest.raises(OutputError, match="holds no segmentation"):
+        viewer.add_labels(np.zeros((3, 4, 5), int)).save(str(tmp_path / "saved.nii.gz"), plugin="tomolens")
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from napari.components.overlays import TextOverlay
 
 from tomolens.core.finding import RESEARCH_USE
 from tomolens.napari_plugin import windowing
-from tomolens.napari_plugin.layers import findings_in, scans
+from tomolens.napari_plugin.layers import findings_in, scans, segmentations_in
 from tomolens.napari_plugin.orientation import hang_upright, letters_of
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class Hanging:
         self._on_layers_changed()
 
     def _follow_layer(self, layer: Layer) -> None:
-        if findings_in([layer]):
-            layer.editable = False  # a finding is not moved by a slip of the mouse
+        if _is_result(layer):
+            layer.editable = False  # a finding is not moved, nor a structure repainted, by a slip of the mouse
         elif scans([layer]):
             windowing.widen_range(layer)
         for name in ("visible", "scale", "rotate", "shear", "affine", "contrast_limits"):
@@ -84,7 +84,7 @@ class Hanging:
                 changed.connect(self._write)
 
     def _on_layers_changed(self) -> None:
-        self._overlay("notice").visible = bool(findings_in(self._viewer.layers))
+        self._overlay("notice").visible = any(map(_is_result, self._viewer.layers))
         self._on_plane_changed()
         self._write_window()
 
@@ -110,6 +110,10 @@ class Hanging:
 
     def _overlay(self, name: str) -> TextOverlay:
         return self._viewer.canvas.overlays[_PREFIX + name]
+
+
+def _is_result(layer: Layer) -> bool:
+    return bool(findings_in([layer]) or segmentations_in([layer]))
 
 
 def _pressed(preset: windowing.Preset) -> Callable[[Viewer], None]:

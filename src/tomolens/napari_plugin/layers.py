@@ -1,4 +1,4 @@
-"""Volumes and findings as napari layers, and back: the only home of this conversion.
+"""Volumes, findings and segmentations as napari layers, and back: the only home of this conversion.
 
 napari knows nothing of patients: it draws array axis -2 down and axis -1 to the right. So a scan is shown as
 `Volume.canonical`, array axes (superior, posterior, left), whatever plane it was acquired in: the axial, coronal and
@@ -9,8 +9,10 @@ numbers under the mouse are those of the findings table, and scans of one frame 
 oblique or tilted scan cannot be drawn so; it is shown in its own index frame, in mm from its first voxel. Findings are
 placed through the index frame in both cases, so they are always on the voxels that they were found in.
 
-The true `Volume`, with its own axes and grid, is kept in ``layer.metadata["volume"]``, and a `Detection` in
-``layer.metadata["detection"]``.
+A segmentation is a labels layer over the scan's layer, voxel on voxel.
+
+The true `Volume`, with its own axes and grid, is kept in ``layer.metadata["volume"]``, a `Detection` in
+``layer.metadata["detection"]`` and a `Segmentation` in ``layer.metadata["segmentation"]``.
 """
 
 from __future__ import annotations
@@ -21,14 +23,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tomolens.core.errors import FindingError, GeometryError
+from tomolens.core.errors import FindingError, GeometryError, SegmentationError
 from tomolens.core.finding import Detection
+from tomolens.core.label_picture import OPACITY, colour_of
 from tomolens.core.picture import MARK_COLOUR, default_window
+from tomolens.core.segmentation import Segmentation
 from tomolens.core.volume import Volume
 
 if TYPE_CHECKING:
     import pandas as pd
-    from napari.layers import Image, Layer, Points
+    from napari.layers import Image, Labels, Layer, Points
 
     from tomolens.core.grid import Grid
 
@@ -88,6 +92,45 @@ def findings(detection: Detection, scan: Image | None = None) -> LayerData:
         "metadata": {"detection": detection, "candidates": centers, "scan": scan and scan.metadata["volume"]},
     }
     return centers[: len(detection)], attributes, "points"
+
+
+def labels(segmentation: Segmentation, scan: Image | None = None) -> LayerData:
+    """A segmentation as a labels layer, each label with its name and volume in the layer's features.
+
+    Parameters
+    ----------
+    segmentation
+        What was segmented. The layer's data are a view of its labels.
+    scan
+        The image layer that it was made of, where it is open: labels lie on a layer that was moved or turned.
+    """
+    from napari.utils.colormaps import DirectLabelColormap
+
+    run, grid = segmentation.run, _canonical(segmentation.grid)
+    colours: dict[int | None, Any] = dict.fromkeys((None, 0), (0.0, 0.0, 0.0, 0.0))
+    colours |= {label: (*colour_of(label), 1.0) for label in segmentation.names}
+    place = {"scale": grid.spacing_mm, "translate": _translate(grid)} if scan is None else _place_of(scan)
+    attributes = {
+        **_FRAME,
+        **place,
+        "name": f"{run.model} in {scan.name}" if scan is not None else run.model,
+        "opacity": OPACITY,
+        "colormap": DirectLabelColormap(color_dict=colours),
+        "features": _structures(segmentation),
+        "metadata": {"segmentation": segmentation, "scan": scan and scan.metadata["volume"]},
+    }
+    return _turned(segmentation.labels, segmentation.grid), attributes, "labels"
+
+
+def _place_of(layer: Image) -> dict[str, Any]:
+    names = ("scale", "translate", "rotate", "shear")
+    return {**{name: getattr(layer, name) for name in names}, "affine": layer.affine.affine_matrix}
+
+
+def _structures(segmentation: Segmentation) -> pd.DataFrame:
+    """What the status bar says of the voxel under the mouse; napari takes ``index`` for the label."""
+    table = segmentation.to_dataframe()[["label", "name", "volume_ml"]]
+    return table.rename(columns={"label": "index"}).round({"volume_ml": 1})
 
 
 _RINGS: dict[str, Any] = {
@@ -176,6 +219,26 @@ def detection_in(data: NDArray[Any], metadata: Mapping[str, Any], name: str) -> 
     return detection
 
 
+def segmentation_in(data: NDArray[Any], metadata: Mapping[str, Any], name: str) -> Segmentation:
+    """The segmentation in a labels layer's data and metadata.
+
+    Raises
+    ------
+    SegmentationError
+        If the layer holds none, or its labels were changed by hand.
+    """
+    segmentation = metadata.get("segmentation")
+    if not isinstance(segmentation, Segmentation):
+        raise SegmentationError(f"The layer '{name}' holds no segmentation of Tomolens: run Segment first.")
+    shown = _turned(segmentation.labels, segmentation.grid)
+    if not (_same_memory(data, shown) or np.array_equal(data, shown)):
+        raise SegmentationError(
+            f"The labels of the layer '{name}' are not those that were made: they were changed by hand. "
+            "Delete the layer and run Segment again."
+        )
+    return segmentation
+
+
 def set_threshold(layer: Points, min_score: float) -> Detection:
     """Show the findings that reach another threshold, without running again."""
     detection = detection_of(layer).at(min_score)
@@ -192,6 +255,15 @@ def center_of(layer: Points, index: int) -> tuple[float, float, float]:
     return z, y, x
 
 
+def middle_of(layer: Labels, label: int) -> tuple[float, float, float]:
+    """A voxel in the middle of a segmented structure, in napari's world coordinates."""
+    segmentation: Segmentation = layer.metadata["segmentation"]
+    grid = segmentation.grid
+    shown = _canonical(grid).to_kji(grid.to_mm(segmentation.middle_kji(label)))
+    z, y, x = (float(value) for value in layer.data_to_world(np.round(shown)))
+    return z, y, x
+
+
 def scans(layers: Iterable[Layer]) -> list[Image]:
     """The image layers that Tomolens opened, topmost first."""
     return [layer for layer in reversed(list(layers)) if isinstance(layer.metadata.get("volume"), Volume)]
@@ -202,6 +274,18 @@ def findings_in(layers: Iterable[Layer]) -> list[Points]:
     return [layer for layer in reversed(list(layers)) if isinstance(layer.metadata.get("detection"), Detection)]
 
 
+def segmentations_in(layers: Iterable[Layer]) -> list[Labels]:
+    """The labels layers that hold a segmentation, topmost first."""
+    return [layer for layer in reversed(list(layers)) if isinstance(layer.metadata.get("segmentation"), Segmentation)]
+
+
+def segmentation_of(layers: Iterable[Layer], volume: Volume, model: str) -> Labels | None:
+    """The topmost segmentation that a model made of this scan, else of a copy of the same series; None without."""
+    made = [s for s in segmentations_in(layers) if s.metadata["segmentation"].run.model == model]
+    made_here = [layer for layer in made if layer.metadata.get("scan") is volume]
+    return next(iter(made_here or [layer for layer in made if is_of(layer.metadata["segmentation"], volume)]), None)
+
+
 def findings_of(layers: Iterable[Layer], volume: Volume) -> Points | None:
     """The topmost findings that were made in this scan, else in another copy of the same series; None without."""
     found = findings_in(layers)
@@ -209,15 +293,15 @@ def findings_of(layers: Iterable[Layer], volume: Volume) -> Points | None:
     return next(iter(made_here or [layer for layer in found if is_of(layer.metadata["detection"], volume)]), None)
 
 
-def is_of(detection: Detection, volume: Volume) -> bool:
-    """Whether a detection says that it was made in this volume, or in another copy of the same series.
+def is_of(result: Detection | Segmentation, volume: Volume) -> bool:
+    """Whether a result says that it was made of this volume, or of another copy of the same series.
 
-    A volume without SeriesInstanceUID is taken for the same only where the detection was read from a file and the grids
+    A volume without SeriesInstanceUID is taken for the same only where the result was read from a file and the grids
     coincide: two volumes in memory may well share a grid.
     """
     uid = volume.series.uid if volume.series else ""
-    comparable = bool(uid) or detection.volume is None
-    return comparable and detection.run.series_uid == uid and detection.grid.same_place(volume.grid)
+    comparable = bool(uid) or result.volume is None
+    return comparable and result.run.series_uid == uid and result.grid.same_place(volume.grid)
 
 
 def is_in_patient_frame(grid: Grid) -> bool:
@@ -234,6 +318,12 @@ def _canonical(grid: Grid) -> Grid:
     for axis in np.flatnonzero(flips):
         grid = grid.flipped(int(axis))
     return grid
+
+
+def _turned(voxels: NDArray[Any], grid: Grid) -> NDArray[Any]:
+    """What `Volume.canonical` does, for bare voxels: a view, axes (superior, posterior, left)."""
+    order, flips = grid.canonical_order
+    return voxels.transpose(order)[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
 
 
 def _translate_of(shown: Grid) -> NDArray[np.float64]:
@@ -290,7 +380,7 @@ def _same_memory(data: Any, shown: NDArray[Any]) -> bool:
 
 
 def _acquired(data: NDArray[Any], grid: Grid) -> NDArray[Any]:
-    """The inverse of `Volume.canonical` for bare voxels."""
+    """The inverse of `_turned`."""
     order, flips = grid.canonical_order
     turned = data[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
     return turned.transpose(order.index(0), order.index(1), order.index(2))

@@ -1,4 +1,4 @@
-"""Open DICOM folders and files, NIfTI, NRRD, MetaImage and ``findings.json`` in napari."""
+"""Open DICOM folders and files, NIfTI, NRRD, MetaImage, ``findings.json`` and ``segmentation.json`` in napari."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from tomolens.napari_plugin import layers
 from tomolens.napari_plugin.messages import reported, say, viewer_at_hand
 
 if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from tomolens.core.finding import Detection
     from tomolens.core.progress import Progress
+    from tomolens.core.segmentation import Segmentation
     from tomolens.core.series import Series
     from tomolens.core.volume import Volume
     from tomolens.io.dicom_slice import Slice
@@ -25,7 +29,7 @@ Reader = Callable[[str | list[str]], list[layers.LayerData] | list[tuple[None]]]
 
 NOTHING: list[tuple[None]] = [(None,)]
 """What tells napari that the reader did its work and there is no layer: the user cancelled, or was told why not."""
-_FINDINGS = "findings.json"
+_FINDINGS, _SEGMENTATION = "findings.json", "segmentation.json"
 _NAMED_FILES = 3
 _LOOKED_INTO = 2000
 """A folder is DICOM's if one of this many files is; enough for any disc, 0.1 s for a folder that is not."""
@@ -43,7 +47,8 @@ def _listed(path: str | list[str]) -> list[str]:
 def _is_known(path: Path) -> bool:
     if path.is_dir():
         return any(_is_dicom(file) for file in islice(_files(path), _LOOKED_INTO))
-    return image_suffix(path) in IMAGE_SUFFIXES or path.name.endswith(_FINDINGS) or _is_dicom(path)
+    is_result = path.name.endswith((_FINDINGS, _SEGMENTATION))
+    return is_result or image_suffix(path) in IMAGE_SUFFIXES or _is_dicom(path)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -66,6 +71,8 @@ def read(path: str | list[str]) -> list[layers.LayerData] | list[tuple[None]]:
     with reported() as progress:
         if all(p.name.endswith(_FINDINGS) for p in paths):
             return [_findings(p) for p in paths]
+        if all(p.name.endswith(_SEGMENTATION) for p in paths):
+            return [_segmentation(p) for p in paths]
         if all(image_suffix(p) in IMAGE_SUFFIXES for p in paths):
             return [_image_file(p) for p in paths]
         return _dicom(paths, progress)
@@ -75,10 +82,22 @@ def read(path: str | list[str]) -> list[layers.LayerData] | list[tuple[None]]:
 def _findings(path: Path) -> layers.LayerData:
     from tomolens.io.tables import read_detection
 
-    viewer, detection = viewer_at_hand(), read_detection(path)
+    detection = read_detection(path)
+    return layers.findings(detection, _scan_of(detection))
+
+
+def _segmentation(path: Path) -> layers.LayerData:
+    from tomolens.io.segmentations import read_segmentation
+
+    segmentation = read_segmentation(path)
+    return layers.labels(segmentation, _scan_of(segmentation))
+
+
+def _scan_of(result: Detection | Segmentation) -> Image | None:
+    """The open scan that a result was made of."""
+    viewer = viewer_at_hand()
     open_scans = layers.scans(viewer.layers) if viewer is not None else []
-    scan = next((s for s in open_scans if layers.is_of(detection, s.metadata["volume"])), None)
-    return layers.findings(detection, scan)
+    return next((scan for scan in open_scans if layers.is_of(result, scan.metadata["volume"])), None)
 
 
 def _image_file(path: Path) -> layers.LayerData:

@@ -1,4 +1,4 @@
-"""Save scans and findings from napari's File > Save; napari shows what is refused."""
+"""Save scans, findings and segmentations from napari's File > Save; napari shows what is refused."""
 
 from __future__ import annotations
 
@@ -48,6 +48,28 @@ def write_findings_layer(path: str, data: Any, attributes: dict[str, Any]) -> li
     with _as_output_error():
         detection = layers.detection_in(data, attributes["metadata"], attributes["name"])
         return [str(write_table(detection, path))]
+
+
+def write_segmentation_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Save a segmentation's labels on the scan's own grid, as the suffix says (npe2's single layer writer).
+
+    Returns
+    -------
+    list of str
+        The path.
+
+    Raises
+    ------
+    OutputError
+        If the layer is no segmentation or not the one that was made, the format cannot hold its grid, or the file
+        cannot be written.
+    """
+    from tomolens.io.segmentations import label_volume
+    from tomolens.io.write import write_volume
+
+    with _as_output_error():
+        segmentation = layers.segmentation_in(data, attributes["metadata"], attributes["name"])
+        return [str(write_volume(label_volume(segmentation), path))]
 
 
 @contextmanager

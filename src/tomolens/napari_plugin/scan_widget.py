@@ -1,0 +1,142 @@
+"""What the widgets that read a scan with a model have in common: choose both, run, look at the result."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QVBoxLayout, QWidget
+
+from tomolens.core.errors import TomolensError
+from tomolens.core.finding import RESEARCH_USE
+from tomolens.napari_plugin import layers
+from tomolens.napari_plugin.choice_box import Choice, ChoiceBox
+from tomolens.napari_plugin.hanging import hang
+from tomolens.napari_plugin.messages import tell
+from tomolens.napari_plugin.model_shelf import ModelShelf
+from tomolens.napari_plugin.run_panel import RunPanel
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+    from tomolens.core.volume import Volume
+    from tomolens.napari_plugin.job import Work
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class ScanWidget(QWidget):
+    """Choose a scan layer and a model, press Run, see what was made of it.
+
+    A subclass says what to do with the scan (`_work`) and how to show it (`_show`, `_show_result`); when its own parts
+    are made it calls `_begin`.
+
+    Parameters
+    ----------
+    napari_viewer
+        napari hands it over by this name.
+    task
+        Of the models to choose from, e.g. ``detection``.
+    """
+
+    no_scan = "Open a scan, e.g. File > Open Sample > Tomolens."
+    no_model = "There is no model."
+
+    def __init__(self, napari_viewer: Viewer, task: str) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._models = ModelShelf(task)
+        self.scan, self.model, self.device, self.panel = ChoiceBox(), ChoiceBox(), QComboBox(), RunPanel()
+        self.summary = QLabel()
+        hang(napari_viewer)
+
+    def _begin(self, wishes: Mapping[str, QWidget], shown: Sequence[QWidget]) -> None:
+        """Lay everything out, with a line for each wish and the result below, and follow the viewer's layers."""
+        self.device.addItems(DEVICES)
+        self.summary.setWordWrap(True)
+        notice = QLabel(RESEARCH_USE)
+        notice.setWordWrap(True)
+        form, layout = QFormLayout(), QVBoxLayout(self)
+        for name, widget in {"Scan": self.scan, "Model": self.model, "Device": self.device, **wishes}.items():
+            form.addRow(name, widget)
+        layout.addLayout(form)
+        for part in (self.panel, self.summary, *shown, notice):
+            layout.addWidget(part)
+        self._connect()
+        self._offer_scans()
+
+    def _connect(self) -> None:
+        self.scan.currentIndexChanged.connect(self._on_scan_chosen)
+        self.model.currentIndexChanged.connect(self._on_model_chosen)
+        self.panel.run_pressed.connect(self._run)
+        self.panel.returned.connect(self._show)
+        events = self._viewer.layers.events
+        for changed in (events.inserted, events.removed, events.reordered, events.renamed):
+            changed.connect(self._offer_scans)
+
+    # What can be chosen
+
+    def _offer_scans(self, event: Any = None) -> None:
+        images = [layer for layer in reversed(self._viewer.layers) if isinstance(layer, Image)]
+        self.scan.set_choices(Choice(layer.name, layer, _not_a_scan(layer)) for layer in images)
+        self._on_scan_chosen()
+
+    def _on_scan_chosen(self) -> None:
+        self.model.set_choices(self._models.choices(self._volume()))
+        self.panel.allow(self._reason_against())
+        self._show_result()
+
+    def _on_model_chosen(self) -> None:
+        self.panel.allow(self._reason_against())
+
+    def _reason_against(self) -> str:
+        if self.model.count() == 0:
+            return self.no_model
+        return self.no_scan if self.scan.count() == 0 else self.scan.refused() or self.model.refused()
+
+    def _volume(self) -> Volume | None:
+        """What the chosen layer was opened with."""
+        scan: Image | None = self.scan.value()
+        return None if scan is None else scan.metadata["volume"]
+
+    # The run
+
+    def _run(self) -> None:
+        self._running_in: Image = self.scan.value()
+        try:
+            self.panel.start(self._work(layers.volume_of(self._running_in)))
+        except TomolensError as error:
+            tell(error)
+
+    def _scan_of_run(self) -> Image | None:
+        """The layer that the run was started on, where it is still open."""
+        return self._running_in if self._running_in in self._viewer.layers else None
+
+    @abstractmethod
+    def _work(self, volume: Volume) -> Work:
+        """What the thread is to do; all that it needs of the GUI is read here."""
+
+    @abstractmethod
+    def _show(self, result: Any) -> None:
+        """Show a result that has just been made."""
+
+    @abstractmethod
+    def _show_result(self) -> None:
+        """Fill the table with what was made of the chosen scan."""
+
+    def event(self, event: QEvent) -> bool:
+        """Stop the run when the dock gives the widget up; all else is Qt's."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.panel.abandon()
+        return bool(super().event(event))
+
+
+def _not_a_scan(layer: Image) -> str:
+    try:
+        layers.opened_volume(layer.data, layer.metadata, layer.name)
+    except TomolensError as refused:
+        return str(refused)
+    return ""
