@@ -16,7 +16,7 @@ CARD = replace(
 
 @pytest.fixture(autouse=True)
 def _two_models(monkeypatch):
-    monkeypatch.setattr("tomolens.models.registry.list_models", lambda: (CARD, FAKE_CARD))
+    monkeypatch.setattr("tomolens.models.registry.list_models", lambda folder=None: (CARD, FAKE_CARD))
 
 
 def test_each_model_is_shown_with_what_it_takes_its_licence_and_its_figures(tomolens):
@@ -34,4 +34,10 @@ def test_the_json_holds_the_whole_card(tomolens):
     first, second = json.loads(tomolens("models", "--json").stdout)
     assert (first["default"], second["default"]) == (True, False)
     assert first["figures"] == CARD.figures
-    assert first["input"] == {"modality": "CT", "unit": "HU", "max_spacing_mm": 6.0, "min_extent_mm": 8.0}
+    assert first["input"] == {
+        "modality": "CT",
+        "unit": "HU",
+        "max_spacing_mm": 6.0,
+        "min_extent_mm": 8.0,
+        "channels": ["image"],
+    }

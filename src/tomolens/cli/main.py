@@ -9,7 +9,7 @@ import typer
 from tomolens.cli.detect import detect
 from tomolens.cli.evaluate import evaluate_app
 from tomolens.cli.info import info
-from tomolens.cli.models import models
+from tomolens.cli.models import models_app
 from tomolens.cli.segment import segment
 from tomolens.cli.train import train_app
 
@@ -52,6 +52,6 @@ def tomolens(
 app.command(short_help="Find lung nodules in every CT series of a folder.")(detect)
 app.command(short_help="Segment every series of a folder with a model of your choice.")(segment)
 app.command(short_help="Say what series are in a folder.")(info)
-app.command(short_help="List the models and their figures.")(models)
+app.add_typer(models_app, name="models", short_help="List the models; import a MONAI bundle.")
 app.add_typer(evaluate_app, name="evaluate", short_help="Say how good marks are (FROC, LUNA16).")
 app.add_typer(train_app, name="train", short_help="Train a model, publish a run.")

@@ -1,36 +1,112 @@
-"""`tomolens models`: what models there are, what they take and how good they were measured to be."""
+"""`tomolens models`: what models there are, what they take and how good they were measured; import and remove."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from tomolens.cli.import_model import import_
+from tomolens.core.errors import ModelError
+
 if TYPE_CHECKING:
     from tomolens.core.card import ModelCard
 
+USAGE = 2
 
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the cards as JSON for another program.")] = False,
-) -> None:
-    """List the models that ship with Tomolens: what each takes, its licence and its measured figures.
+AsJson = Annotated[bool, typer.Option("--json", help="Print the cards as JSON for another program.")]
+ModelsFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Where imported models lie; without it $TOMOLENS_MODELS or the user's data folder."
+    ),
+]
 
-    `tomolens detect --model NAME` takes one of them, or the folder of a model of your own.
+models_app = typer.Typer(
+    invoke_without_command=True,
+    help="List the models: those that ship with Tomolens and those that were imported.\n\n"
+    "`tomolens detect --model NAME` and `tomolens segment --model NAME` take one of them, or the folder of a model.",
+)
+
+
+@models_app.callback()
+def models(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the models: those that ship with Tomolens and those that were imported.
+
+    `tomolens detect --model NAME` and `tomolens segment --model NAME` take one of them, or the folder of a model.
     """
-    from tomolens.models.registry import DEFAULT_DETECTOR, list_models
+    if context.invoked_subcommand is None:
+        list_(as_json)
 
-    cards = list_models()
+
+@models_app.command(name="list", short_help="List the models and their figures.")
+def list_(as_json: AsJson = False, models_folder: ModelsFolder = None) -> None:
+    """List the models: what each takes, its licence and its measured figures. Folders that cannot be read are told."""
+    from tomolens.models.registry import DEFAULT_DETECTOR, imported_bundles, list_models
+
+    cards = list_models(models_folder)
     if as_json:
         typer.echo(json.dumps([_to_json(card, DEFAULT_DETECTOR) for card in cards], indent=2))
         return
     console = Console(highlight=False)
     for card in cards:
         console.print(_table(card, card.name == DEFAULT_DETECTOR))
+    for broken in imported_bundles(models_folder)[1]:
+        typer.echo(f"Cannot be used: {broken.folder}: {broken.reason}", err=True)
+
+
+@models_app.command(short_help="Say all that is known of one model.")
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model's name, or its folder.")],
+    as_json: AsJson = False,
+    models_folder: ModelsFolder = None,
+) -> None:
+    """Say all that is known of one model: where it comes from, what it takes, how it is run, what its labels mean."""
+    from tomolens.models.registry import DEFAULT_DETECTOR, find_bundle
+
+    try:
+        bundle = find_bundle(name, models_folder)
+    except ModelError as wrong:
+        raise _refused(wrong) from wrong
+    if as_json:
+        typer.echo(json.dumps(_to_json(bundle.card, DEFAULT_DETECTOR), indent=2))
+        return
+    table = _table(bundle.card, bundle.card.name == DEFAULT_DETECTOR)
+    for title, value in _details(bundle.card).items():
+        table.add_row(title, value)
+    table.add_row("folder", str(bundle.folder))
+    Console(highlight=False).print(table)
+
+
+@models_app.command(short_help="Remove an imported model.")
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of an imported model.")],
+    models_folder: ModelsFolder = None,
+) -> None:
+    """Remove an imported model's folder. A model that ships with Tomolens is not removed."""
+    from tomolens.models.registry import imported_bundles
+
+    bundles, unreadable = imported_bundles(models_folder)
+    folders = {place.name: place for place in [*(b.folder for b in bundles), *(u.folder for u in unreadable)]}
+    if name not in folders:
+        raise _refused(ModelError(f"There is no imported model {name!r}; there are {', '.join(folders) or 'none'}."))
+    shutil.rmtree(folders[name])
+    typer.echo(f"Removed {folders[name]}.")
+
+
+models_app.command(name="import", short_help="Take over a MONAI bundle.")(import_)
+
+
+def _refused(wrong: ModelError) -> typer.Exit:
+    typer.secho(f"Error: {wrong}", fg="red", bold=True, err=True)
+    return typer.Exit(USAGE)
 
 
 def _to_json(card: ModelCard, default: str) -> dict[str, Any]:
@@ -48,14 +124,13 @@ def _table(card: ModelCard, is_default: bool) -> Table:
     )
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    takes = card.input
     rows = {
         "task": card.task,
+        **({"origin": card.origin} if card.origin else {}),
         "what it is": card.summary,
         "intended use": card.intended_use,
-        "takes": f"{takes.modality} in {takes.unit}, voxels of at most {takes.max_spacing_mm:g} mm, "
-        f"at least {takes.min_extent_mm:g} mm along each axis",
-        "default score": f"{card.default_min_score:g}",
+        "takes": _takes(card),
+        **({"default score": f"{card.default_min_score:g}"} if card.task == "detection" else {}),
         "trained on": card.trained_on,
         "licence": card.licence,
         **{name.replace("_", " "): _figure(value) for name, value in card.figures.items()},
@@ -64,6 +139,33 @@ def _table(card: ModelCard, is_default: bool) -> Table:
         table.add_row(name, value)
     table.add_row("", "")
     return table
+
+
+def _takes(card: ModelCard) -> str:
+    takes = card.input
+    if not takes.channels:
+        return "no image, only a seed"
+    several = (
+        f"{len(takes.channels)} images on one grid ({', '.join(takes.channels)}), " if len(takes.channels) > 1 else ""
+    )
+    return (
+        f"{several}{takes.modality} in {takes.unit}, voxels of at most {takes.max_spacing_mm:g} mm, "
+        f"at least {takes.min_extent_mm:g} mm along each axis"
+    )
+
+
+def _details(card: ModelCard) -> dict[str, str]:
+    """How an imported model is run."""
+    windows, answer = card.recipe.get("windows"), card.recipe.get("answer")
+    rows = {
+        "labels": ", ".join(f"{number} {name}" for number, name in card.labels.items()),
+        "network": card.network,
+        "its settings": _figure(card.settings),
+        "preparation": "; ".join(_figure(step) for step in card.recipe.get("steps", ())),
+        "windows": _figure(windows) if windows else "",
+        "answer": _figure(answer) if answer else "",
+    }
+    return {title: value for title, value in rows.items() if value}
 
 
 def _figure(value: Any) -> str:

@@ -78,9 +78,12 @@ def models_folder() -> Path:
     return Path(os.environ.get("TOMOLENS_MODELS") or user_data_path("tomolens", appauthor=False) / "models")
 
 
-def list_models() -> tuple[ModelCard, ...]:
-    """The cards of the models that ship with Tomolens, then of those that the user imported, each by name."""
-    return tuple(bundle.card for bundle in (*_shipped(), *imported_bundles()[0]))
+def list_models(folder: Path | None = None) -> tuple[ModelCard, ...]:
+    """The cards of the models that ship with Tomolens, then of those that the user imported, each by name.
+
+    ``folder`` is where imported models lie; None takes `models_folder`.
+    """
+    return tuple(bundle.card for bundle in (*_shipped(), *imported_bundles(folder)[0]))
 
 
 def imported_bundles(folder: Path | None = None) -> tuple[list[Bundle], list[UnreadableModel]]:
@@ -106,8 +109,10 @@ def _checked(bundle: Bundle) -> Bundle:
     return bundle
 
 
-def find_bundle(name: str | Path | None = None) -> Bundle:
+def find_bundle(name: str | Path | None = None, folder: Path | None = None) -> Bundle:
     """The bundle of that name or in that folder; the default detector where None.
+
+    ``folder`` is where imported models lie; None takes `models_folder`.
 
     Raises
     ------
@@ -115,13 +120,14 @@ def find_bundle(name: str | Path | None = None) -> Bundle:
         If there is none.
     """
     name = name or DEFAULT_DETECTOR
-    bundles = [*_shipped(), *imported_bundles()[0]]
+    imported, unreadable = imported_bundles(folder)
+    bundles = [*_shipped(), *imported]
     for bundle in bundles:
         if bundle.card.name == str(name):
             return bundle
     if Path(name).is_dir():
         return Bundle.open(Path(name))
-    broken = [model.reason for model in imported_bundles()[1] if model.folder.name == str(name)]
+    broken = [model.reason for model in unreadable if model.folder.name == str(name)]
     if broken:
         raise ModelError(f"The imported model {name} cannot be used: {broken[0]}")
     known = ", ".join(bundle.card.name for bundle in bundles)
