@@ -126,3 +126,59 @@ def test_an_unknown_device_is_refused_with_what_is_accepted(wish: str) -> None:
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(OptionError, match="not in this machine"):
         Backend.choose("cuda:63")
+
+
+def test_auto_says_in_a_sentence_what_it_chose_and_why() -> None:
+    chosen = Backend.choose("auto")
+    told: list[Step] = []
+    once = Pass(Hungry(64), chosen, told.append)
+    assert chosen.reason.endswith(".")
+    assert once.notes == [chosen.reason]
+    assert told == [Step(chosen.reason, 0, 0, remark=True)]
+    assert chosen.device.type == "cuda" or "no CUDA GPU" in chosen.reason
+    assert chosen.precision in chosen.reason
+
+
+def test_a_device_that_the_user_named_needs_no_reason() -> None:
+    assert Backend.choose("cpu").reason == ""
+
+
+class Starved(torch.nn.Module):
+    """Finds no memory on what the test takes for a GPU (it computes in float64), however small the slab."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if image.dtype == torch.float64:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB")
+        return image[:, :, ::4, ::4, ::4].expand(-1, 5, -1, -1, -1)
+
+
+def test_after_the_smallest_slab_on_a_gpu_the_cpu_takes_over_and_each_step_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(Backend, "name", property(lambda self: "cpu" if self == Backend.choose("cpu") else "cuda:0"))
+    told: list[Step] = []
+    once = Pass(Starved(), Backend(cpu, torch.float64), told.append)
+    output = once.over(torch.zeros(256, 32, 32))
+    assert output.shape == (5, 64, 8, 8)
+    assert once.notes == [
+        "Out of memory on cuda:0 with slabs of 256 mm; trying 128 mm.",
+        "Out of memory on cuda:0 with slabs of 128 mm; trying 64 mm.",
+        "Out of memory on cuda:0 with slabs of 64 mm; trying 32 mm.",
+        "Out of memory on cuda:0; going on with the CPU.",
+    ]
+    assert [step.stage for step in told if step.remark] == once.notes
+    assert once.backend == Backend.choose("cpu")
+
+
+def test_what_the_cpu_says_when_its_memory_is_full_is_understood() -> None:
+    class Full(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"
+            )
+
+    told: list[Step] = []
+    with pytest.raises(OutOfMemory, match="GiB of free memory"):
+        Pass(Full(), FLOAT, told.append).over(torch.zeros(64, 32, 32))
+    assert [step.stage for step in told if step.remark] == ["Out of memory on cpu with slabs of 64 mm; trying 32 mm."]

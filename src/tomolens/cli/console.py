@@ -50,6 +50,7 @@ class Narrator:
         self._series = self._bars.add_task("series", visible=False)
         self._stage, self._stage_bar = "", self._bars.add_task("", visible=False)
         self._total = self._done = 0
+        self._remarks: set[str] = set()
 
     def __enter__(self) -> Narrator:
         self._bars.start()
@@ -68,7 +69,12 @@ class Narrator:
         self._bars.advance(self._series, 0)
 
     def step(self, step: Step) -> None:
-        """Show how far the present stage is."""
+        """Show how far the present stage is; a remark is printed, once."""
+        if step.remark:
+            if step.stage not in self._remarks:
+                self.say(step.stage, "yellow")
+            self._remarks.add(step.stage)
+            return
         if step.stage != self._stage:
             self._bars.remove_task(self._stage_bar)
             self._stage, self._stage_bar = step.stage, self._bars.add_task(step.stage, total=step.total or None)

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 class Step:
     """One report of progress: ``done`` of ``total`` units of ``stage`` are finished.
 
-    ``total`` is 0 where it is not known yet.
+    ``total`` is 0 where it is not known yet. With ``remark``, ``stage`` is a sentence for the user to keep, e.g. that
+    memory ran out and what is tried instead.
     """
 
     stage: str
     done: int
     total: int
+    remark: bool = False
 
     @property
     def fraction(self) -> float:
