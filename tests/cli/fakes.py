@@ -19,7 +19,7 @@ from tests.cli.scans import GRID
 from tomolens.core.finding import Finding
 from tomolens.core.progress import Step
 from tomolens.models.registry import Bundle
-from tomolens.testing import FAKE_CARD, FakeDetector
+from tomolens.testing import FAKE_CARD, FakeDetector, FakeSegmenter
 
 FINDINGS = (
     Finding(tuple(GRID.to_mm((7.2, 12, 20))), 6.123456, 0.987654),
@@ -48,6 +48,7 @@ class FakeModels:
 
     folder: Path
     detector: Any = field(default_factory=SlowDetector)
+    segmenter: Any = field(default_factory=FakeSegmenter)
     loads: list[tuple[Any, str]] = field(default_factory=list)
 
     def __post_init__(self):
@@ -61,16 +62,17 @@ class FakeModels:
         (self.folder / "models" / "model.safetensors").write_bytes(b"weights 2")
 
     def find(self, name=None):
-        return Bundle(self.folder, FAKE_CARD)
+        return Bundle(self.folder, self.segmenter.card if name == self.segmenter.card.name else FAKE_CARD)
 
     def load(self, name=None, *, device="auto"):
         self.loads.append((name, device))
-        return self.detector
+        return self.segmenter if name == self.segmenter.card.name else self.detector
 
     def install(self, monkeypatch):
         monkeypatch.setattr("tomolens.cli.tasks.find_bundle", self.find)
-        without_torch = SimpleNamespace(load_detector=self.load)
-        monkeypatch.setitem(sys.modules, "tomolens.models.detector", without_torch)
+        for kind in ("detector", "segmenter"):
+            without_torch = SimpleNamespace(**{f"load_{kind}": self.load})
+            monkeypatch.setitem(sys.modules, f"tomolens.models.{kind}", without_torch)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_run_shows_each_finding_with_its_score_and_a_table_surest_first(viewer, 
     assert list(points.text.values) == ["1: 0.95", "2: 0.80", "3: 0.60"]
     assert [row[:3] for row in rows(widget)] == [["1", "0.95", "9.0"], ["2", "0.80", "9.0"], ["3", "0.60", "9.0"]]
     x, y, z = marker_centers(volume.grid)["L"]
-    assert [float(cell) for cell in rows(widget)[0][3:]] == [round(x, 1), round(y, 1), round(z, 1)]
+    assert [float(cell) for cell in rows(widget)[0][-3:]] == [round(x, 1), round(y, 1), round(z, 1)]
     assert "3 findings with a score of at least 0.50, 2 below (fake 0.0.0, cpu)" in widget.summary.text()
     assert "Done in" in widget.panel.status.text()
 

@@ -21,9 +21,8 @@ _COLUMNS = {
     "y mm": "to the patient's back (LPS)",
     "z mm": "to the patient's head (LPS)",
 }
-
-
 _FIRST_PLACE = list(_COLUMNS).index("x mm")
+_TEXTURE, _MALIGNANCY = list(_COLUMNS).index("texture"), list(_COLUMNS).index("malig.")
 
 
 class FindingsTable(ResultTable):
@@ -33,7 +32,9 @@ class FindingsTable(ResultTable):
         super().__init__(_COLUMNS, range(_FIRST_PLACE, len(_COLUMNS)), parent)
 
     def show_findings(self, findings: tuple[Finding, ...]) -> None:
-        """Fill the table anew; nothing is chosen by that."""
+        """Fill the table anew, without the columns that no finding has a value for; nothing is chosen by that."""
+        self.setColumnHidden(_TEXTURE, not any(finding.texture for finding in findings))
+        self.setColumnHidden(_MALIGNANCY, all(finding.malignancy is None for finding in findings))
         self.show_rows([list(map(cell, _cells(n, finding))) for n, finding in enumerate(findings, start=1)])
 
 
