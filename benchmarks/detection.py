@@ -45,9 +45,11 @@ from tomolens.cli.evaluate import lines_of
 from tomolens.core.evaluation import Evaluation, evaluate
 from tomolens.core.froc import MarkedScan, Spheres
 from tomolens.core.metrics import Share, expected_calibration_error, reliability
+from tomolens.models.classifier import NoduleClassifier, load_classifier
 from tomolens.models.lungs import BOX_MARGIN_MM, find_lungs
 from tomolens.models.tensors import isotropic
 from tomolens.reports.evaluation import write_evaluation
+from tomolens.training.calibration import NODULES_A_SCAN
 from tomolens.training.sources import read_marks
 
 ROOT = Path(__file__).parent.parent
@@ -79,23 +81,31 @@ class Answers:
 def main() -> None:
     wishes = parsed()
     clock = time.perf_counter()
-    model = load_detector(wishes.model, device=wishes.device)
+    model = load_detector(wishes.model, device=wishes.device, second_stage=wishes.second_stage)
     threshold = model.card.default_min_score
-    print(f"{model.card.name} {model.card.version}, default threshold {threshold}, {model.backend.precision}\n")
+    print(f"{model!r} {model.card.version}, default threshold {threshold}\n")
     finders: dict[str, Find] = {model.card.name: lambda volume: model.detect(volume)[0], BASELINE: log_blobs}
     real_scan(wishes.shared, finders, threshold)
     sample_phantom(finders, threshold)
     answers = inserted(wishes, finders, threshold)
     calibration([scan for told in answers for scan in told.scans])
-    second_stage(wishes.shared, wishes.classifier, wishes.device)
+    second_stage(wishes.shared, classifiers(model, wishes))
     print(f"took {time.perf_counter() - clock:.0f} s")
+
+
+def classifiers(model: object, wishes: argparse.Namespace) -> list[NoduleClassifier]:
+    """The detector's own second stage, and others that were asked for."""
+    own = getattr(model, "second_stage", None)  # an imported detector has none
+    others = [load_classifier(name, device=wishes.device) for name in wishes.classifier]
+    return [*([own] if own else []), *others]
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--model", default=None, help="a detector's name or folder")
-    parser.add_argument("--classifier", nargs="*", default=None, help="second stages; without it every shipped one")
+    parser.add_argument("--second-stage", default=None, help="instead of the detector's own: a name, a folder or none")
+    parser.add_argument("--classifier", nargs="*", default=[], help="further second stages to judge nodules alone")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cases", type=int, default=36, help="cases in the real lung (default 36)")
     parser.add_argument("--phantoms", type=int, default=24, help="cases in phantoms (default 24)")
@@ -252,19 +262,26 @@ def beside(told: Answers) -> None:
 
 
 def calibration(scans: Sequence[MarkedScan]) -> None:
-    """Whether a score is the share of such candidates that are nodules, in cases as rich in nodules as these."""
+    """Whether a score is the share of such candidates that are nodules.
+
+    The score promises that share among patients, who have fewer nodules than these cases: a candidate on a nodule
+    counts as many times less. Beside it stands the error without these weights.
+    """
     scores, right = zip(*map(judged, scans), strict=True) if scans else ((), ())
     score, true = np.concatenate([np.empty(0), *scores]), np.concatenate([np.empty(0, bool), *right])
-    if not len(score):
+    if not true.any():
         return
-    error = expected_calibration_error(score, true)
-    print(f"calibration of the score: {len(score)} candidates of {len(scans)} cases, {true.sum()} on nodules")
+    nodules = sum(len(scan.nodules) for scan in scans)
+    weights = np.where(true, NODULES_A_SCAN * len(scans) / nodules, 1.0)
+    error, plain = expected_calibration_error(score, true, weights=weights), expected_calibration_error(score, true)
+    print(f"calibration of the score: {len(score)} candidates of {len(scans)} cases, {true.sum()} on nodules,")
+    print(f"  these weighted to {NODULES_A_SCAN:.2f} nodules a scan, as many as in LUNA16")
     print("  " + "".join(f"{name:>12}" for name in ("score", "candidates", "mean score", "nodules")))
-    for point in reliability(score, true):
+    for point in reliability(score, true, weights=weights):
         place = f"{point.low:.1f} to {point.high:.1f}"
         print(f"  {place:>12}{point.count:>12}{point.mean_score:>12.3f}{point.share_true:>12.3f}")
     print(f"  bar: ECE of 10 bins at most {BAR_ECE:g}: {error:.3f} {'holds' if error <= BAR_ECE else 'MISSED'}")
-    print(f"  (with about {NODULES_A_CASE} nodules a scan; among patients, who have fewer, a score is worth less)\n")
+    print(f"  without weights, at {nodules / len(scans):.1f} nodules a scan: {plain:.3f}\n", flush=True)
 
 
 def judged(scan: MarkedScan) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

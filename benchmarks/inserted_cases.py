@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomolens import Finding, Volume, read_volume
+from tomolens.core.finding import TEXTURES
 from tomolens.core.froc import MarkedScan, Spheres
 from tomolens.core.metrics import size_class
-from tomolens.models.classifier import TEXTURES
 from tomolens.phantoms.chest import chest_phantom
 from tomolens.training.backgrounds import Background, background_of_scan
 from tomolens.training.candidates import texture_class
@@ -67,13 +67,18 @@ class Case:
         """(n, 3), of the nodules."""
         return np.array([nodule.center_lps_mm for nodule in self.nodules]).reshape(-1, 3)
 
+    @property
+    def known(self) -> Spheres:
+        """The nodules' places."""
+        return Spheres(self.centers_lps_mm, np.array([nodule.diameter_mm for nodule in self.nodules]))
+
     def marked(self, findings: Sequence[Finding]) -> MarkedScan:
         """The case with a detector's marks, ready to be scored."""
         return MarkedScan(
             self.name,
             np.array([finding.center_lps_mm for finding in findings]).reshape(-1, 3),
             np.array([finding.score for finding in findings]),
-            Spheres(self.centers_lps_mm, np.array([nodule.diameter_mm for nodule in self.nodules])),
+            self.known,
             self.ignored,
             {
                 "size": tuple(size_class(nodule.diameter_mm) for nodule in self.nodules),

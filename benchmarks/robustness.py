@@ -200,9 +200,9 @@ class Reading:
 def main() -> None:
     wishes = parsed()
     clock = time.perf_counter()
-    model = load_detector(wishes.model, device=wishes.device)
+    model = load_detector(wishes.model, device=wishes.device, second_stage=wishes.second_stage)
     chosen = {name: change for name, change in CHANGES.items() if wishes.only in name}
-    print(f"{model.card.name} {model.card.version}, {model.backend.precision}")
+    print(f"{model!r} {model.card.version}")
     before, after = Reading(), {name: Reading() for name in chosen}
     for number, case in enumerate(cases(wishes)):
         findings = read(model.detect, case.volume) or ()
@@ -218,6 +218,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--model", default=None, help="a detector's name or folder")
+    parser.add_argument("--second-stage", default=None, help="instead of the detector's own: a name, a folder or none")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cases", type=int, default=8, help="cases in the real lung (default 8)")
     parser.add_argument("--phantoms", type=int, default=8, help="cases in phantoms (default 8)")

@@ -17,17 +17,16 @@ import pandas as pd
 from inserted_cases import NEAR_WALL_SHARE, real_lung
 from numpy.typing import NDArray
 
-from tomolens import Grid, Volume, list_models, read_volume
-from tomolens.core.errors import ModelError
+from tomolens import Grid, Volume, read_volume
+from tomolens.core.finding import TEXTURES
 from tomolens.core.metrics import Share, auc, expected_calibration_error, size_class
-from tomolens.models.classifier import TEXTURES, NoduleClassifier, Verdict, load_classifier
 from tomolens.training.candidates import texture_class
 from tomolens.training.nodules import Donor, donor_from_volume, paste, turned
 
 if TYPE_CHECKING:
+    from tomolens.models.classifier import NoduleClassifier, Verdict
     from tomolens.training.backgrounds import Background
 
-TASK = "nodule classification"
 BAR_AUC = 0.88
 ROOM_MM = 48.0
 """A cut-out is set into air until it is as large as this along each axis."""
@@ -59,19 +58,13 @@ class Rated:
         return donor_from_volume(self.name, self.image, self.mask, 5)
 
 
-def second_stage(shared: Path, names: Sequence[str] | None, device: str) -> None:
+def second_stage(shared: Path, classifiers: Sequence[NoduleClassifier]) -> None:
     """Judge the held-out nodules by each second stage; say where there is none."""
-    chosen = [card.name for card in list_models() if card.task == TASK] if names is None else list(names)
-    if not chosen:
+    if not classifiers:
         print("malignancy and texture: the model has no second stage\n")
         return
     rated, lung = list(rated_nodules(shared)), real_lung(shared)
-    for name in chosen:
-        try:
-            classifier = load_classifier(name, device=device)
-        except ModelError as wrong:
-            print(f"second stage {name}: {wrong}\n")
-            continue
+    for classifier in classifiers:
         print(f"second stage {classifier.card.name} {classifier.card.version}")
         for title, show in (("as they are", as_it_is), ("pasted into the held-out lung", pasted_into(lung))):
             judge(title, rated, classifier, show)

@@ -138,3 +138,20 @@ def test_a_calibration_of_what_is_no_probability_is_refused() -> None:
         expected_calibration_error([-1, 0.5], [True, False])
     with pytest.raises(OptionError, match="at least one score"):
         expected_calibration_error([], [])
+
+
+def test_a_weight_counts_as_so_many_of_the_same() -> None:
+    scores, truth, times = [0.15, 0.12, 0.8, 0.85], [True, False, True, False], [1, 3, 2, 1]
+    repeated = [np.repeat(values, times) for values in (scores, truth)]
+    assert expected_calibration_error(scores, truth, weights=times) == pytest.approx(
+        expected_calibration_error(*repeated)
+    )
+    weighted, plain = reliability(scores, truth, weights=times), reliability(*repeated)
+    assert [(p.weight, p.share_true) for p in weighted] == [(p.count, p.share_true) for p in plain]
+    assert [p.count for p in weighted] == [2, 2]
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, np.nan], [1.0, -1.0]])
+def test_a_weight_that_is_not_above_0_is_refused(weights: list[float]) -> None:
+    with pytest.raises(OptionError, match="2 numbers above 0"):
+        reliability([0.1, 0.2], [True, False], weights=weights)

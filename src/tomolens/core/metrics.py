@@ -214,24 +214,35 @@ def _midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The scores from ``low`` to ``high``: how many, their mean, and the share of them that was right."""
+    """The scores from ``low`` to ``high``: how many, their weight, their mean, and the share of them that was right."""
 
     low: float
     high: float
     count: int
+    weight: float
     mean_score: float
     share_true: float
 
 
-def reliability(scores: ArrayLike, truth: ArrayLike, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
+def reliability(
+    scores: ArrayLike, truth: ArrayLike, bins: int = BINS, *, weights: ArrayLike | None = None
+) -> tuple[ReliabilityBin, ...]:
     """Points of the reliability diagram: equally wide bins of the score, empty ones left out.
 
-    A score on a border belongs to the upper bin, 1 to the last.
+    Parameters
+    ----------
+    scores, truth
+        (n,) from 0 to 1, and whether each came true. A score on a border belongs to the upper bin, 1 to the last.
+    bins
+        How many.
+    weights
+        (n,) above 0: how much each counts, for a sample whose positives are more or fewer than they are in use; equally
+        where None.
 
     Raises
     ------
     OptionError
-        If a score is not between 0 and 1, or the lengths differ.
+        If a score is not between 0 and 1, a weight not above 0, or the lengths differ.
     """
     numbers, positive = _checked(scores, truth)
     if len(numbers) and not (numbers.min() >= 0 and numbers.max() <= 1):
@@ -240,30 +251,42 @@ def reliability(scores: ArrayLike, truth: ArrayLike, bins: int = BINS) -> tuple[
         )
     edges = np.arange(bins + 1) / bins
     which = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, bins - 1)
-    inside = [which == n for n in range(bins)]
+    heavy = _weights(weights, len(numbers))
     return tuple(
         ReliabilityBin(
             float(edges[n]),
             float(edges[n + 1]),
             int(own.sum()),
-            float(numbers[own].mean()),
-            float(positive[own].mean()),
+            float(heavy[own].sum()),
+            float(np.average(numbers[own], weights=heavy[own])),
+            float(np.average(positive[own], weights=heavy[own])),
         )
-        for n, own in enumerate(inside)
-        if own.any()
+        for n in range(bins)
+        if (own := which == n).any()
     )
 
 
-def expected_calibration_error(scores: ArrayLike, truth: ArrayLike, bins: int = BINS) -> float:
+def _weights(weights: ArrayLike | None, count: int) -> NDArray[np.float64]:
+    values = np.ones(count) if weights is None else np.asarray(weights, np.float64).reshape(-1)
+    if len(values) != count or not (np.isfinite(values).all() and (values > 0).all()):
+        raise OptionError(f"Weights are {count} numbers above 0, one a score.")
+    return values
+
+
+def expected_calibration_error(
+    scores: ArrayLike, truth: ArrayLike, bins: int = BINS, *, weights: ArrayLike | None = None
+) -> float:
     """Mean over all scores of how far their bin's mean score lies from its share of true ones (arXiv:1706.04599).
+
+    Parameters are those of `reliability`.
 
     Raises
     ------
     OptionError
-        If there is no score, one is not between 0 and 1, or the lengths differ.
+        If there is no score, one is not between 0 and 1, a weight is not above 0, or the lengths differ.
     """
-    points = reliability(scores, truth, bins)
-    total = sum(point.count for point in points)
+    points = reliability(scores, truth, bins, weights=weights)
+    total = sum(point.weight for point in points)
     if not total:
         raise OptionError("A calibration error needs at least one score.")
-    return sum(point.count * abs(point.mean_score - point.share_true) for point in points) / total
+    return sum(point.weight * abs(point.mean_score - point.share_true) for point in points) / total
