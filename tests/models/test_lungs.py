@@ -81,6 +81,17 @@ def test_block_means_keep_their_place() -> None:
         np.testing.assert_allclose(means, there, atol=1e-4)
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 0.75, 0.78), (3.0, 3.0, 1.5), (5.0, 0.5, 0.6)])
+def test_block_means_of_hounsfield_units_are_exactly_the_means(spacing: tuple[float, float, float]) -> None:
+    voxels = np.random.default_rng(1).integers(-1024, 3071, (7, 26, 31)).astype(np.int16)
+    means, _ = block_means(Volume(voxels, Grid.from_axes(voxels.shape, spacing)), 3.0)
+    k, j, i = (max(1, round(3.0 / mm)) for mm in spacing)
+    _, rows, columns = means.shape
+    slices = voxels[min(k, 7) // 2 :: k][: len(means), : rows * j, : columns * i]
+    expected = slices.reshape(len(means), rows, j, columns, i).mean(axis=(2, 4), dtype=np.float32)
+    np.testing.assert_array_equal(means, expected)
+
+
 def test_the_box_holds_the_mask_with_its_margin_and_stays_in_the_scan() -> None:
     volume = chest()
     lungs = find_lungs(volume)

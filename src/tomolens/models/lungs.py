@@ -97,12 +97,21 @@ def block_means(volume: Volume, about_mm: float) -> tuple[NDArray[np.float32], G
     step = [min(s, n) for s, n in zip(step, volume.shape, strict=True)]
     first = step[0] // 2
     slices = volume.voxels[first :: step[0]][: shape[0], : shape[1] * step[1], : shape[2] * step[2]]
-    blocks = slices.reshape(len(slices), shape[1], step[1], shape[2], step[2])
-    means: NDArray[np.float32] = np.mean(blocks, axis=(2, 4), dtype=np.float32)
+    means = np.empty((len(slices), shape[1], shape[2]), np.float32)
+    for mean, image in zip(means, slices, strict=True):
+        mean[...] = _block_sums(image, step[1], step[2])
+    means /= np.float32(step[1] * step[2])
     affine = volume.grid.affine.copy()
     affine[:3, 3] = volume.grid.to_mm((first, (step[1] - 1) / 2, (step[2] - 1) / 2))
     affine[:3, :3] = affine[:3, :3] * step
     return means, Grid((means.shape[0], shape[1], shape[2]), affine, volume.grid.frame_of_reference)
+
+
+def _block_sums(image: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
+    """Sums over blocks of (rows, columns) of one slice; several times faster than a sum over the axes of the blocks."""
+    exact = np.int32 if image.dtype.kind in "iu" else np.float32
+    by_row = sum((image[row::rows] for row in range(1, rows)), image[::rows].astype(exact))
+    return np.asarray(sum((by_row[:, column::columns] for column in range(1, columns)), by_row[:, ::columns]))
 
 
 def _outside(air: NDArray[np.bool_], means: NDArray[np.float32]) -> NDArray[np.bool_]:
