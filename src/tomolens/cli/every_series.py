@@ -23,7 +23,12 @@ Source = Annotated[
     Path, typer.Argument(metavar="FOLDER_OR_FILE", exists=True, help="DICOM at any depth, or one image file.")
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="Folder for the results; made if absent.")]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto (a CUDA GPU if there is one), cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE", help="auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, cuda:N or openvino (extra)."
+    ),
+]
 TiltWish = Annotated[
     Literal["keep", "resample"],
     typer.Option(help="A tilted gantry's slices: keep the sheared grid, or resample them onto a rectangular one."),
