@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,7 @@ def swin_unetr() -> tuple[dict[str, Any], dict[str, Any], nn.Module]:
     network = {"_target_": "SwinUNETR", "img_size": 96, **arguments}  # img_size: gone from MONAI, still in the zoo
     names = {"0": "background", "1": "spleen", "2": "Right Kidney"}
     config = segmentation_config(
-        network, inferer={"_target_": "SlidingWindowInferer", "roi_size": [32] * 3, "sw_batch_size": 1, "overlap": 0.0}
+        network, inferer={"_target_": "SlidingWindowInferer", "roi_size": [64] * 3, "sw_batch_size": 1, "overlap": 0.0}
     )
     return metadata(channels=names), config, nets.SwinUNETR(**arguments)
 
@@ -381,6 +382,7 @@ def write_zoo_bundle(folder: Path, kind: str, change: Any = None) -> nn.Module:
     """The folder of a zoo bundle of that name; ``change(metadata, inference)`` may alter it. Its network."""
     torch.manual_seed(1)
     card, config, network = ZOO[kind]()
+    card, config = deepcopy((card, config))
     if change is not None:
         change(card, config)
     for part in ("configs", "models", "docs"):

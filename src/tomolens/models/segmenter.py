@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from numpy.typing import NDArray
 
-from tomolens.core.errors import ModelError
+from tomolens.core.errors import ModelError, OptionError
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.models.inference import Backend
 from tomolens.models.label_maps import covered_regions, labels_on
@@ -143,5 +143,15 @@ def filled(bundle: Bundle) -> tuple[ModelCard, nn.Module, str]:
 
 
 def as_trained(card: ModelCard, backend: Backend) -> Backend:
-    """Half precision only where the model's authors ran it so."""
+    """Half precision only where the model's authors ran it so.
+
+    Raises
+    ------
+    OptionError
+        If the engine is not torch.
+    """
+    if backend.engine != "torch":
+        raise OptionError(
+            f"{card.name} is imported and runs with torch, not {backend.engine}; use auto, cpu or cuda."
+        )
     return backend if Recipe.of(card).half else Backend(backend.device, torch.float32)
