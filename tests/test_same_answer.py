@@ -1,4 +1,4 @@
-"""Three doors, one path: a sample read in napari, on the command line and in Python has the same findings."""
+"""Three doors, one path: a scan read in napari, on the command line and in Python has the same findings and labels."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tomolens
+from tests.cli import scans
+from tests.models.own_bundles import metadata, write_bundle
 from tests.napari_plugin.conftest import NO_DISPLAY, has_display
+from tomolens.io.segmentations import read_segmentation
 
 SAMPLE = Path(__file__).parents[1] / "sample_volumes" / "chest_ct"
 
@@ -49,6 +53,54 @@ def test_the_napari_widget_finds_what_python_finds(answer: tomolens.Detection, m
     with qtbot.waitSignal(widget.panel.returned, timeout=300_000) as returned:
         qtbot.mouseClick(widget.panel.run_button, Qt.MouseButton.LeftButton)
     assert_same(returned.args[0], answer)
+
+
+@pytest.fixture
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, tomolens.Segmentation]:
+    """A scan, and what an imported model with random weights answers in Python."""
+    write_bundle(tmp_path / "models" / "tiny", metadata("tiny"))
+    monkeypatch.setenv("TOMOLENS_MODELS", str(tmp_path / "models"))
+    scan = scans.ct(tmp_path / "scan")
+    answer = tomolens.segment(tomolens.read_volume(scan), tomolens.load_segmenter("tiny", device="cpu"))
+    assert len(answer) > 0
+    return scan, answer
+
+
+def assert_same_labels(segmentation: tomolens.Segmentation, answer: tomolens.Segmentation) -> None:
+    np.testing.assert_array_equal(segmentation.labels, answer.labels)
+    assert segmentation.names == answer.names
+    assert segmentation.structures == answer.structures
+    assert segmentation.grid.same_place(answer.grid)
+    for fact in ("model", "model_version", "weights_sha256", "series_uid", "options", "device", "precision"):
+        assert getattr(segmentation.run, fact) == getattr(answer.run, fact)
+
+
+def test_the_command_line_segments_what_python_segments(
+    imported: tuple[Path, tomolens.Segmentation], tmp_path: Path
+) -> None:
+    scan, answer = imported
+    words = ["segment", str(scan), "-o", str(tmp_path / "out"), "--model", "tiny", "--device", "cpu"]
+    subprocess.run([sys.executable, "-m", "tomolens.cli", *words], check=True, capture_output=True)
+    (folder,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert_same_labels(read_segmentation(folder), answer)
+
+
+@pytest.mark.gui
+@pytest.mark.skipif(not has_display(), reason=NO_DISPLAY)
+def test_the_napari_widget_segments_what_python_segments(
+    imported: tuple[Path, tomolens.Segmentation], make_napari_viewer, qtbot
+) -> None:
+    from qtpy.QtCore import Qt
+
+    scan, answer = imported
+    viewer = make_napari_viewer(show=True)
+    viewer.open(str(scan), plugin="tomolens")
+    _, widget = viewer.window.add_plugin_dock_widget("tomolens", "Segment")
+    widget.model.setCurrentText("tiny")
+    widget.device.setCurrentText("cpu")
+    with qtbot.waitSignal(widget.panel.returned, timeout=300_000) as returned:
+        qtbot.mouseClick(widget.panel.run_button, Qt.MouseButton.LeftButton)
+    assert_same_labels(returned.args[0], answer)
 
 
 def test_another_threshold_after_the_run_is_the_same_as_before_it(answer: tomolens.Detection) -> None:

@@ -12,13 +12,17 @@ from napari.layers import Labels, Layer
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 
+from tests.cli import scans
 from tests.napari_plugin.detecting import click_row, points_in, rows, run
 from tests.napari_plugin.scans import ACQUIRED, scan
 from tomolens.core.finding import RESEARCH_USE
 from tomolens.core.label_picture import hex_colour
 from tomolens.core.progress import Step
+from tomolens.io.read import read_volume
+from tomolens.io.segmentations import write_segmentation
 from tomolens.napari_plugin import layers
 from tomolens.phantoms.markers import MARKER_HU, marker_centers
+from tomolens.pipelines.segment import segment
 from tomolens.testing import FAKE_SEGMENTATION_CARD, FakeSegmenter
 
 pytestmark = pytest.mark.gui
@@ -109,12 +113,13 @@ def test_colours_and_names_are_those_of_the_legend(viewer, widget, qtbot):
     run(widget, qtbot)
     (drawn,) = labels_in(viewer)
     for row, label in enumerate(SIDES):
-        swatch = widget.table.item(row, 0).foreground().color().name()
+        swatch = widget.table.item(row, 0).data(Qt.ItemDataRole.DecorationRole).name()
         assert swatch == QColor.fromRgbF(*(float(part) for part in drawn.get_color(label)[:3])).name()
         assert swatch == hex_colour(label)
     assert drawn.colormap.map(0)[3] == 0
     center = marker_centers(scan().grid)["R"][::-1]
-    assert "name: R" in drawn.get_status(center, world=True)["value"]
+    volume = layers.segmentation_in(drawn.data, drawn.metadata, "").structures[4].volume_ml
+    assert f"5; name: R, volume: {volume:.1f} ml" in drawn.get_status(center, world=True)["value"]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
@@ -240,3 +245,16 @@ def test_segmenting_leaves_findings_and_their_widget_alone(viewer, widget, qtbot
     run(widget, qtbot)
     assert len(points_in(viewer)) == len(labels_in(viewer)) == 1
     assert len(rows(detect)) == 1
+
+
+def test_a_segmentation_of_the_command_line_opens_on_its_scan(viewer, tmp_path):
+    folder = scans.ct(tmp_path / "ct")
+    write_segmentation(segment(read_volume(folder), FakeSegmenter()), tmp_path / "labels")
+    viewer.open(str(folder), plugin="tomolens")
+    (image,) = layers.scans(viewer.layers)
+    image.translate = (5.0, 6.0, 7.0)
+    viewer.open(str(tmp_path / "labels" / "segmentation.json"), plugin="tomolens")
+    (drawn,) = layers.segmentations_in(viewer.layers)
+    np.testing.assert_array_equal(drawn.data == 2, image.data >= 450)
+    np.testing.assert_allclose(drawn.data_to_world((1, 2, 3)), image.data_to_world((1, 2, 3)))
+    assert not drawn.editable

@@ -129,8 +129,8 @@ def _place_of(layer: Image) -> dict[str, Any]:
 
 def _structures(segmentation: Segmentation) -> pd.DataFrame:
     """What the status bar says of the voxel under the mouse; napari takes ``index`` for the label."""
-    table = segmentation.to_dataframe()[["label", "name", "volume_ml"]]
-    return table.rename(columns={"label": "index"}).round({"volume_ml": 1})
+    table = segmentation.to_dataframe()[["label", "name"]].rename(columns={"label": "index"})
+    return table.assign(volume=[f"{structure.volume_ml:.1f} ml" for structure in segmentation.structures])
 
 
 _RINGS: dict[str, Any] = {

@@ -36,7 +36,7 @@ class StructuresTable(ResultTable):
 
 
 def _cells(structure: Structure) -> list[QTableWidgetItem]:
-    swatch = cell("■", Qt.AlignmentFlag.AlignHCenter)
-    swatch.setForeground(QColor(hex_colour(structure.label)))
+    swatch = cell("")
+    swatch.setData(Qt.ItemDataRole.DecorationRole, QColor(hex_colour(structure.label)))
     name = cell(structure.name, Qt.AlignmentFlag.AlignLeft)
     return [swatch, cell(str(structure.label)), name, cell(f"{structure.volume_ml:.1f}")]
