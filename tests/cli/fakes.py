@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,12 +64,16 @@ class FakeModels:
     def find(self, name=None):
         return Bundle(self.folder, self.segmenter.card if name == self.segmenter.card.name else FAKE_CARD)
 
-    def load(self, name=None, *, device="auto"):
+    def find_second_stage(self, bundle, wish=None):
+        return None if wish is None else Bundle(self.folder, replace(FAKE_CARD, name=wish))
+
+    def load(self, name=None, *, device="auto", second_stage=None):
         self.loads.append((name, device))
         return self.segmenter if name == self.segmenter.card.name else self.detector
 
     def install(self, monkeypatch):
         monkeypatch.setattr("tomolens.cli.tasks.find_bundle", self.find)
+        monkeypatch.setattr("tomolens.cli.tasks.find_second_stage", self.find_second_stage)
         for kind in ("detector", "segmenter"):
             without_torch = SimpleNamespace(**{f"load_{kind}": self.load})
             monkeypatch.setitem(sys.modules, f"tomolens.models.{kind}", without_torch)

@@ -151,6 +151,7 @@ def test_a_call_with_nothing_left_to_do_loads_no_model_and_says_so(tomolens, tmp
     [
         (["--min-score", "0.3"], "min_score was 0.5, is 0.3"),
         (["--tilt", "resample"], "tilt was keep, is resample"),
+        (["--second-stage", "tiny-second"], "second_stage was none, is tiny-second"),
         (["--again"], "asked for"),
     ],
 )

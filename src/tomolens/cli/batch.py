@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tomolens.core.card import ModelCard
     from tomolens.core.volume import Volume
     from tomolens.io.dicom_volume import Missing, Tilt
+    from tomolens.models.registry import Bundle
 
 _STYLES = {Status.DONE: "", Status.SKIPPED: "dim", Status.REFUSED: "dim", Status.FAILED: "bold red"}
 
@@ -57,6 +58,7 @@ class Batch(Generic[R]):
         self._task: Task[R] = task
         self._wish, self._narrator = wish, narrator
         self._weights_sha256 = task.bundle.weights_sha256
+        self._second_stage = _named(task.second_stage)
         self._why: dict[str, str] = {}
         self.summary = Summary(task.kind.counted)
 
@@ -148,6 +150,7 @@ class Batch(Generic[R]):
             model=card.name,
             model_version=card.version,
             weights_sha256=self._weights_sha256,
+            second_stage=self._second_stage,
             min_score=self._task.min_score,
             tilt=wish.tilt,
             missing=wish.missing,
@@ -242,3 +245,8 @@ def _line(row: Row, counted: str) -> str:
     if row.seconds is not None:
         parts.append(f"{row.seconds:.1f} s")
     return "  ".join([*parts, " ".join(row.message.split())]).rstrip()
+
+
+def _named(bundle: Bundle | None) -> str:
+    """A model as one text that changes with its weights; empty where there is none."""
+    return "" if bundle is None else f"{bundle.card.name} {bundle.card.version} {bundle.weights_sha256[:12]}"

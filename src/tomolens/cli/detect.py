@@ -31,6 +31,10 @@ def detect(
         str | None,
         typer.Option(metavar="NAME", help="A model's name (see `tomolens models`) or its folder."),
     ] = None,
+    second_stage: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What looks again at each candidate, or none; without it the model's own."),
+    ] = None,
     device: Device = "auto",
     min_score: Annotated[
         float | None,
@@ -93,6 +97,7 @@ def detect(
         from tomolens.cli.batch import Batch, Wish
         from tomolens.cli.tasks import detecting
 
-        return Batch(Wish(source, out, device, tilt, missing, modality, again), detecting(model, min_score), narrator)
+        task = detecting(model, min_score, second_stage)
+        return Batch(Wish(source, out, device, tilt, missing, modality, again), task, narrator)
 
     run_batch(batch, out, dry_run)

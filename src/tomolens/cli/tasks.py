@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from tomolens.core.errors import ModelError
 from tomolens.core.progress import Progress
-from tomolens.models.registry import Bundle, find_bundle
+from tomolens.models.registry import Bundle, find_bundle, find_second_stage
 from tomolens.pipelines.batch import R
 from tomolens.pipelines.detect_nodules import DetectOptions, detect_nodules
 from tomolens.pipelines.segment import segment
@@ -37,21 +37,24 @@ class Task(Generic[R]):
         Loads the model onto a device and gives the work; torch is imported only here.
     min_score
         The threshold that the work uses; None where there is none.
+    second_stage
+        Of a detector, the model that looks again; None where there is none.
     """
 
     kind: Kind[R, Any]
     bundle: Bundle
     load: Callable[[str], Work[R]]
     min_score: float | None = None
+    second_stage: Bundle | None = None
 
 
-def detecting(model: str | None, min_score: float | None) -> Task[Detection]:
+def detecting(model: str | None, min_score: float | None, second_stage: str | None = None) -> Task[Detection]:
     """Find lung nodules.
 
     Raises
     ------
     ModelError
-        If there is no such model or it is no detector.
+        If there is no such model, it is no detector, or the second stage is none.
     """
     bundle = _bundle(model, "detection", "detector")
     threshold = bundle.card.default_min_score if min_score is None else min_score
@@ -59,10 +62,11 @@ def detecting(model: str | None, min_score: float | None) -> Task[Detection]:
     def load(device: str) -> Work[Detection]:
         from tomolens.models.detector import load_detector  # torch: seconds, and not needed where all is finished
 
-        detector, options = load_detector(model, device=device), DetectOptions(min_score)
+        detector = load_detector(model, device=device, second_stage=second_stage)
+        options = DetectOptions(min_score)
         return lambda volume, progress: detect_nodules(volume, detector, options, progress=progress)
 
-    return Task(FINDINGS, bundle, load, threshold)
+    return Task(FINDINGS, bundle, load, threshold, find_second_stage(bundle, second_stage))
 
 
 def segmenting(model: str) -> Task[Segmentation]:

@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tomolens.core.errors import ModelError
 from tomolens.core.finding import TEXTURES
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.models.inference import Backend
 from tomolens.models.lungs import BOX_MARGIN_MM
 from tomolens.models.networks import build
-from tomolens.models.registry import find_bundle
+from tomolens.models.registry import find_classifier
 from tomolens.models.tensors import NETWORK_MM, isotropic, normalised
 from tomolens.models.weights import load_weights
 
@@ -138,9 +137,7 @@ def load_classifier(name: str | Path, *, device: str = "auto") -> NoduleClassifi
     OptionError
         If the device is unknown or not in this machine.
     """
-    bundle = find_bundle(name)
-    if bundle.card.task != "nodule classification":
-        raise ModelError(f"{bundle.card.name} does {bundle.card.task}; a nodule classifier is needed.")
+    bundle = find_classifier(name)
     network = build(bundle.card.network, bundle.card.settings)
     load_weights(network, bundle.weights)
     return NoduleClassifier(bundle.card, network, bundle.weights_sha256, Backend.choose(device))

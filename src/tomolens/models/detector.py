@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,7 @@ from tomolens.models.classifier import NoduleClassifier, Verdict, load_classifie
 from tomolens.models.inference import Backend, Pass
 from tomolens.models.lungs import BOX_MARGIN_MM, Lungs, find_lungs
 from tomolens.models.networks import CELL_MM, build, folded
-from tomolens.models.registry import find_bundle
+from tomolens.models.registry import find_bundle, find_second_stage
 from tomolens.models.tensors import NETWORK_MM, isotropic, normalised
 from tomolens.models.weights import load_weights
 
@@ -41,7 +41,6 @@ FLOOR = 0.03
 MAX_CANDIDATES = 100
 """LUNA16 reads at most 100 marks a scan."""
 MIN_SEPARATION_MM = 5.0
-NO_SECOND_STAGE = "none"
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class NoduleDetector:
 
     def __repr__(self) -> str:
         second = "" if self.second_stage is None else f", then {self.second_stage.card.name!r}"
-        return f"NoduleDetector({self.card.name!r}{second}, {self.backend.device}, {self.backend.precision})"
+        return f"NoduleDetector({self.card.name!r}{second}, {self.backend.name}, {self.backend.precision})"
 
     def detect(self, volume: Volume, progress: Progress = silent) -> tuple[Sequence[Finding], Run]:
         """Every candidate in a chest CT down to `FLOOR`, surest first with calibrated scores, and how it was run.
@@ -183,7 +182,7 @@ class NoduleDetector:
             series_uid=volume.series.uid if volume.series else "",
             source=volume.name,
             history=volume.history,
-            device=str(once.backend.device),
+            device=once.backend.name,
             precision=once.backend.precision,
             started=started.isoformat(timespec="seconds"),
             seconds=clock.seconds(),
@@ -245,7 +244,7 @@ def load_detector(
     name
         A shipped model's name (see `list_models`), or the folder of a model; None takes the default detector.
     device
-        ``auto`` (a CUDA GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        ``auto`` (a CUDA GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, or ``openvino`` where it is installed.
     second_stage
         The model that looks again at each candidate, by name or folder; None takes the one that the detector's card
         names, ``"none"`` does without.
@@ -268,9 +267,6 @@ def load_detector(
     digest = bundle.weights_sha256
     network = build(bundle.card.network, bundle.card.settings)
     load_weights(network, bundle.weights)
-    wanted = bundle.card.second_stage if second_stage is None else second_stage
-    if wanted in ("", NO_SECOND_STAGE):
-        return NoduleDetector(bundle.card, folded(network), digest, backend)
-    second = load_classifier(wanted, device=device)
-    card = replace(bundle.card, default_min_score=second.card.default_min_score)
-    return NoduleDetector(card, folded(network), digest, backend, second)
+    again = find_second_stage(bundle, second_stage)
+    second = None if again is None else load_classifier(again.folder, device=device)
+    return NoduleDetector(bundle.card, folded(network), digest, backend, second)

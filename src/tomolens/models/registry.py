@@ -15,6 +15,7 @@ from tomolens.core.errors import ModelError
 
 BUNDLES = Path(__file__).parent / "bundles"
 DEFAULT_DETECTOR = "lung-nodule-centernet"
+NO_SECOND_STAGE = "none"
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,32 @@ def find_bundle(name: str | Path | None = None, folder: Path | None = None) -> B
 def shipped_names() -> tuple[str, ...]:
     """The names of the models that ship with Tomolens."""
     return tuple(folder.name for folder in _bundle_folders(BUNDLES))
+
+
+def find_second_stage(detector: Bundle, wish: str | Path | None = None) -> Bundle | None:
+    """The model that looks again at what a detector marks: the one its card names, another, or none (``"none"``).
+
+    Raises
+    ------
+    ModelError
+        If there is no such model or it is no nodule classifier.
+    """
+    name = detector.card.second_stage if wish is None else wish
+    return None if name in ("", NO_SECOND_STAGE) else find_classifier(name)
+
+
+def find_classifier(name: str | Path) -> Bundle:
+    """The nodule classifier of that name or in that folder.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model or it is no nodule classifier.
+    """
+    bundle = find_bundle(name)
+    if bundle.card.task != "nodule classification":
+        raise ModelError(f"{bundle.card.name} does {bundle.card.task}; a nodule classifier is needed.")
+    return bundle
 
 
 def _shipped() -> list[Bundle]:

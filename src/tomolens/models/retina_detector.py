@@ -16,12 +16,13 @@ from torch import nn
 from tomolens.core.errors import ModelError, OutOfMemory
 from tomolens.core.finding import Finding
 from tomolens.core.progress import Progress, Step, silent
-from tomolens.models.detector import MAX_CANDIDATES, NO_SECOND_STAGE
+from tomolens.models.detector import MAX_CANDIDATES
 from tomolens.models.inference import Backend
 from tomolens.models.lungs import BOX_MARGIN_MM, find_lungs
 from tomolens.models.manifest import Manifest
 from tomolens.models.prepare import images_for, prepared
 from tomolens.models.recipe import Recipe
+from tomolens.models.registry import NO_SECOND_STAGE
 from tomolens.models.segmenter import as_trained, filled
 from tomolens.models.windowed import is_memory
 

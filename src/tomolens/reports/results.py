@@ -72,8 +72,8 @@ class Kind(Generic[Made, Kept]):
 class Request:
     """All that decides a result: the model, the options and the files.
 
-    ``min_score`` is None where a model has no threshold. ``fingerprint`` is a hash that changes where a file is another
-    or was written anew.
+    ``min_score`` is None where a model has no threshold; ``second_stage`` names what looked again, if anything did.
+    ``fingerprint`` is a hash that changes where a file is another or was written anew.
     """
 
     model: str
@@ -85,6 +85,7 @@ class Request:
     modality: str | None
     files: int
     fingerprint: str
+    second_stage: str = ""
 
     def differences(self, other: Request) -> str:
         """What differs, e.g. ``min_score 0.5, now 0.3``; empty where nothing does."""
@@ -94,7 +95,7 @@ class Request:
 
 def _short(value: Any) -> str:
     text = str(value)
-    return f"{text[:12]}..." if len(text) == 64 else text
+    return f"{text[:12]}..." if len(text) == 64 else text or "none"
 
 
 @dataclass(frozen=True)
