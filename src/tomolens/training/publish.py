@@ -3,31 +3,70 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from importlib.metadata import distribution, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import save
 
 from tomolens.core.errors import OptionError
 from tomolens.io.atomic import whole_folder
+from tomolens.models.monai_config import HOW_TO_RUN, INFERENCE, inference_config, network_data_format
 from tomolens.models.registry import Bundle
+from tomolens.training.classifier import ClassifierConfig
+from tomolens.training.config import RunConfig, record_of
+from tomolens.training.curves import draw_log
 from tomolens.training.detector import TrainConfig
-from tomolens.training.runs import CONFIG, LOG, load_checkpoint
+from tomolens.training.runs import CONFIG, LOG, PLOT, load_checkpoint, read_log
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+METADATA = Path("configs", "metadata.json")
 AVERAGED = "module."
+_LARGEST_PLOT = 150_000
+_CHEST = {"modality": "CT", "unit": "HU", "max_spacing_mm": 5.0, "min_extent_mm": 32.0}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run that is published was trained for: how its configuration is read, and what MONAI's card calls it."""
+
+    config: type[RunConfig]
+    title: str
+
+
+TASKS: Mapping[str, Task] = {
+    "detection": Task(TrainConfig, "Lung nodule detection in chest CT"),
+    "nodule classification": Task(ClassifierConfig, "Second look at suspected lung nodules in chest CT"),
+}
 
 
 @dataclass(frozen=True)
 class Publication:
     """What a person must say of a model; the rest is read from the run.
 
-    ``figures`` are measured figures by name, as printed by ``benchmarks/detection.py``.
+    Parameters
+    ----------
+    figures
+        Measured figures by name, as printed by ``benchmarks/detection.py``.
+    task
+        One of `TASKS`.
+    changes
+        What is new in this version; what an older version in the same folder said of itself is kept.
+    input
+        What the model takes, as of `tomolens.core.card.InputContract`.
+    second_stage, calibration
+        As of `tomolens.core.card.ModelCard`; left out where empty.
+    authors
+        Whose model it is.
+    licence_file
+        Text of the licence, a path from where the publication lies; Tomolens's own licence where empty.
+
+    Raises
+    ------
+    OptionError
+        If the task is unknown.
     """
 
     name: str
@@ -38,6 +77,19 @@ class Publication:
     licence: str
     default_min_score: float
     figures: Mapping[str, Any]
+    task: str = "detection"
+    changes: str = "first version"
+    input: Mapping[str, Any] = field(default_factory=lambda: dict(_CHEST))
+    second_stage: str = ""
+    calibration: Mapping[str, float] = field(default_factory=dict)
+    authors: str = "The Tomolens developers"
+    licence_file: str = ""
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise OptionError(f"task is {self.task!r}; accepted are {', '.join(TASKS)}.")
+        if self.licence_file and not Path(self.licence_file).is_file():
+            raise OptionError(f"licence_file is {self.licence_file}, but there is no such file.")
 
     @classmethod
     def read(cls, file: Path) -> Publication:
@@ -46,14 +98,16 @@ class Publication:
         Raises
         ------
         OptionError
-            If a field is missing or unknown; the message names the fields.
+            If a field is missing or unknown, or its value of the wrong kind; the message names the fields.
         """
         try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
+            said = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(said, dict) and said.get("licence_file"):
+                said["licence_file"] = str(file.parent / said["licence_file"])
+            return record_of(cls, said, str(file))
         except (TypeError, ValueError) as wrong:
-            raise OptionError(
-                f"{file} is no publication ({wrong}); it has the fields {list(cls.__annotations__)}."
-            ) from wrong
+            accepted = ", ".join(known.name for known in fields(cls))
+            raise OptionError(f"{file} is no publication ({wrong}); it has the fields {accepted}.") from wrong
 
 
 def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
@@ -64,30 +118,43 @@ def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
     OptionError
         If ``run`` holds no checkpoint, or ``folder`` holds something that is no model folder.
     """
-    if folder.exists() and not (folder / "configs" / "metadata.json").is_file() and any(folder.iterdir()):
+    if folder.exists() and not (folder / METADATA).is_file() and any(folder.iterdir()):
         raise OptionError(f"{folder} holds something else than a model; choose a new folder or one to be replaced.")
     state = load_checkpoint(run)
-    config = TrainConfig.from_json((run / CONFIG).read_text(encoding="utf-8"), str(run / CONFIG))
+    config = TASKS[publication.task].config.from_json((run / CONFIG).read_text(encoding="utf-8"), str(run / CONFIG))
+    metadata = _metadata(publication, config, int(state["round"]), _changes(folder))
     with whole_folder(folder) as temporary:
         for part in ("configs", "models", "docs"):
             (temporary / part).mkdir()
         (temporary / "models" / "model.safetensors").write_bytes(save(_weights(state["averaged"])))
-        metadata = _metadata(publication, config, int(state["round"]))
-        _write(temporary / "configs" / "metadata.json", json.dumps(metadata, indent=2) + "\n")
+        _write(temporary / METADATA, json.dumps(metadata, indent=2) + "\n")
+        if publication.task == "detection":
+            _write(temporary / INFERENCE, json.dumps(inference_config(metadata), indent=2) + "\n")
         _write(temporary / "configs" / "train.json", config.to_json() + "\n")
-        _write(temporary / "docs" / "README.md", _card(publication, config))
-        _write(temporary / "docs" / LOG, (run / LOG).read_text(encoding="utf-8"))
-        _write(temporary / "LICENSE", _licence())
+        _write(temporary / "LICENSE", _licence(publication))
+        plotted = _write_log(run, temporary / "docs")
+        _write(temporary / "docs" / "README.md", _card(publication, config, plotted))
     return Bundle.open(folder)
 
 
-def _licence() -> str:
-    """The text of Tomolens's own licence, under which its weights are published."""
+def _licence(publication: Publication) -> str:
+    """The text that was given, or that of Tomolens's own licence, under which its weights are published."""
+    if publication.licence_file:
+        return Path(publication.licence_file).read_text(encoding="utf-8")
     return distribution("tomolens").read_text("licenses/LICENSE") or ""
 
 
 def _write(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
+
+
+def _write_log(run: Path, docs: Path) -> bool:
+    """The log as a table and, where it is small enough for a package, as a picture; whether there is a picture."""
+    _write(docs / LOG, (run / LOG).read_text(encoding="utf-8"))
+    draw_log(read_log(run), docs / PLOT)
+    if (docs / PLOT).stat().st_size > _LARGEST_PLOT:
+        (docs / PLOT).unlink()
+    return (docs / PLOT).exists()
 
 
 def _weights(averaged: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -99,43 +166,62 @@ def _weights(averaged: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def _metadata(publication: Publication, config: TrainConfig, rounds: int) -> dict[str, Any]:
+def _changes(folder: Path) -> dict[str, str]:
+    """What the versions that stood in a folder said of themselves."""
+    if not (folder / METADATA).is_file():
+        return {}
+    changes: dict[str, str] = json.loads((folder / METADATA).read_text(encoding="utf-8")).get("changelog", {})
+    return changes
+
+
+def _metadata(publication: Publication, config: RunConfig, rounds: int, before: Mapping[str, str]) -> dict[str, Any]:
     """MONAI's own fields, and the ``tomolens`` section that the program reads."""
     return {
         "version": publication.version,
-        "changelog": {publication.version: "first version"},
+        "changelog": {**before, publication.version: publication.changes},
         "monai_version": version("monai"),
         "pytorch_version": torch.__version__.split("+")[0],
         "numpy_version": version("numpy"),
-        "task": "Lung nodule detection in chest CT",
+        "task": TASKS[publication.task].title,
         "description": publication.summary,
-        "authors": "The Tomolens developers",
-        "copyright": "The Tomolens developers",
+        "authors": publication.authors,
+        "copyright": publication.authors,
         "data_source": publication.trained_on,
         "data_type": "dicom, nifti, nrrd, mha",
         "intended_use": publication.intended_use,
-        "tomolens": {
-            "name": publication.name,
-            "task": "detection",
-            "licence": publication.licence,
-            "input": {"modality": "CT", "unit": "HU", "max_spacing_mm": 5.0, "min_extent_mm": 32.0},
-            "default_min_score": publication.default_min_score,
-            "network": config.network,
-            "settings": dict(config.settings),
-            "training": {"seed": config.seed, "rounds": rounds, "patches": rounds * config.steps * config.batch},
-            "figures": dict(publication.figures),
-        },
+        **({"network_data_format": network_data_format()} if publication.task == "detection" else {}),
+        "tomolens": _ours(publication, config, rounds),
     }
 
 
-def _card(publication: Publication, config: TrainConfig) -> str:
+def _ours(publication: Publication, config: RunConfig, rounds: int) -> dict[str, Any]:
+    training = {"seed": config.seed, "rounds": rounds, "patches": rounds * config.steps * config.batch}
+    further = {"second_stage": publication.second_stage, "calibration": dict(publication.calibration)}
+    return {
+        "name": publication.name,
+        "task": publication.task,
+        "licence": publication.licence,
+        "input": dict(publication.input),
+        "default_min_score": publication.default_min_score,
+        "network": config.network,
+        "settings": dict(config.settings),
+        "training": {**training, **({"start_from": config.start_from} if config.start_from else {})},
+        "figures": dict(publication.figures),
+        **{name: value for name, value in further.items() if value},
+    }
+
+
+def _card(publication: Publication, config: RunConfig, plotted: bool) -> str:
     figures = "\n".join(f"| {name} | {value} |" for name, value in publication.figures.items())
+    start = f" It started from the weights of {config.start_from}." if config.start_from else ""
+    plot = f"\n![Losses by step]({PLOT})\n" if plotted else ""
+    how = f"\n{HOW_TO_RUN}" if publication.task == "detection" else ""
     return (
         f"# {publication.name} {publication.version}\n\n{publication.summary}\n\n"
         f"**Intended use.** {publication.intended_use}\n\n"
-        f"**Trained on.** {publication.trained_on} Seed {config.seed}; the whole configuration is in"
+        f"**Trained on.** {publication.trained_on}{start} Seed {config.seed}; the whole configuration is in"
         " `configs/train.json`, the loss by round in `docs/log.csv`.\n\n"
         f"**Licence.** {publication.licence}\n\n"
         f"## Figures\n\nPrinted by `benchmarks/detection.py`, on data that was not trained on.\n\n"
-        f"| measure | value |\n|---|---|\n{figures}\n"
+        f"| measure | value |\n|---|---|\n{figures}\n{plot}{how}"
     )

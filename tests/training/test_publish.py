@@ -1,0 +1,132 @@
+"""A run becomes a model folder; the runs here end before they learned anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.test_detector import SMALL
+from tomolens.core.errors import OptionError
+from tomolens.models.classifier import load_classifier
+from tomolens.models.detector import load_detector
+from tomolens.models.inference import Backend
+from tomolens.models.networks import build
+from tomolens.models.weights import load_weights
+from tomolens.training.classifier import ClassifierConfig
+from tomolens.training.config import RunConfig
+from tomolens.training.learner import Learner, start_network
+from tomolens.training.publish import Publication, publish
+from tomolens.training.runs import CHECKPOINT, RunFolder
+from tomolens.training.team import Team
+
+SAID: dict[str, Any] = {
+    "name": "tiny", "version": "0.0.1", "summary": "A test.", "intended_use": "None.", "trained_on": "Noise.",
+    "licence": "Apache-2.0", "default_min_score": 0.4, "figures": {"speed": "none"},
+}  # fmt: skip
+
+
+def said(**changes: Any) -> Publication:
+    return Publication(**{**SAID, **changes})
+
+
+def run_in(folder: Path, config: RunConfig = SMALL, variance: float | None = None) -> torch.nn.Module:
+    """A run that has saved its first round; its averaged network."""
+    learner = Learner(start_network(config), config, Team(Backend(torch.device("cpu"), torch.float32)))
+    if variance is not None:
+        learner.averaged.module.head[0].adn.N.running_var.fill_(variance)
+    row = {"round": 1, "steps": 3, "score_loss": 1.0, "box_loss": 0.5, "seconds": 1.0}
+    RunFolder(folder, config).save({**learner.state(), "round": 1, "mined": []}, row)
+    return learner.published()
+
+
+def test_a_published_run_loads_as_a_model_with_its_card(tmp_path: Path) -> None:
+    run_in(tmp_path / "run")
+    (tmp_path / "card.json").write_text(json.dumps(SAID))
+    publish(tmp_path / "run", Publication.read(tmp_path / "card.json"), tmp_path / "bundle")
+    detector = load_detector(tmp_path / "bundle", device="cpu")
+    assert detector.card.default_min_score == 0.4
+    assert detector.card.licence == "Apache-2.0"
+    inference = json.loads((tmp_path / "bundle" / "configs" / "inference.json").read_text())
+    assert inference["network_def"]["settings"] == {"channels": [8, 8, 8, 8], "pyramid": 8}
+    page = (tmp_path / "bundle" / "docs" / "README.md").read_text()
+    assert "tiny" in page
+    assert "](log.png)" in page
+    assert "monai.bundle run" in page
+    assert 0 < (tmp_path / "bundle" / "docs" / "log.png").stat().st_size < 150_000
+
+
+def test_a_second_stage_is_published_with_its_task_and_calibration(tmp_path: Path) -> None:
+    run_in(tmp_path / "run", ClassifierConfig(settings={"channels": [8, 8, 8, 8]}))
+    card = said(task="nodule classification", calibration={"detector": 0.5, "classifier": 0.9, "offset": -1.0})
+    publish(tmp_path / "run", card, tmp_path / "bundle")
+    classifier = load_classifier(tmp_path / "bundle", device="cpu")
+    assert (classifier.card.task, classifier.card.calibration.classifier) == ("nodule classification", 0.9)
+
+
+def test_publishing_changes_no_answer_even_where_a_variance_overflows_half_precision(tmp_path: Path) -> None:
+    averaged = run_in(tmp_path / "run", variance=8e6)
+    publish(tmp_path / "run", said(), tmp_path / "bundle")
+    network = build(SMALL.network, SMALL.settings)
+    load_weights(network, tmp_path / "bundle" / "models" / "model.safetensors")
+    image = torch.rand(1, 1, 32, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(network.eval()(image), averaged(image), atol=2e-3, rtol=2e-2)
+
+
+def test_a_published_model_can_be_fine_tuned_and_the_new_card_says_so(tmp_path: Path) -> None:
+    run_in(tmp_path / "first")
+    publish(tmp_path / "first", said(), tmp_path / "bundle")
+    config = RunConfig(network=SMALL.network, settings=SMALL.settings, start_from=str(tmp_path / "bundle"))
+    start = {name: tensor.half() for name, tensor in start_network(config).state_dict().items() if tensor.ndim > 1}
+    network = build(SMALL.network, SMALL.settings)
+    load_weights(network, tmp_path / "bundle" / "models" / "model.safetensors")
+    assert start
+    assert all(torch.equal(network.state_dict()[name].half(), tensor) for name, tensor in start.items())
+
+
+def test_a_new_version_keeps_what_the_old_one_said_of_itself(tmp_path: Path) -> None:
+    run_in(tmp_path / "run")
+    publish(tmp_path / "run", said(), tmp_path / "bundle")
+    publish(tmp_path / "run", said(version="0.0.2", changes="better"), tmp_path / "bundle")
+    changelog = json.loads((tmp_path / "bundle" / "configs" / "metadata.json").read_text())["changelog"]
+    assert changelog == {"0.0.1": "first version", "0.0.2": "better"}
+
+
+def test_a_licence_of_ones_own_is_taken_from_beside_the_card(tmp_path: Path) -> None:
+    run_in(tmp_path / "run")
+    (tmp_path / "MINE").write_text("All yours.")
+    (tmp_path / "card.json").write_text(json.dumps({**SAID, "licence_file": "MINE", "authors": "A clinic"}))
+    bundle = publish(tmp_path / "run", Publication.read(tmp_path / "card.json"), tmp_path / "bundle")
+    assert (bundle.folder / "LICENSE").read_text() == "All yours."
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        ('{"name": "tiny"}', "default_min_score"),
+        (json.dumps({**SAID, "nickname": "t"}), "unknown key 'nickname'; accepted are name, version"),
+        (json.dumps({**SAID, "default_min_score": "high"}), "'high' is not of the kind"),
+        (json.dumps({**SAID, "task": "drawing"}), "task is 'drawing'; accepted are detection"),
+        (json.dumps({**SAID, "licence_file": "absent"}), "absent, but there is no such file"),
+    ],
+)
+def test_a_card_that_cannot_be_meant_is_refused(tmp_path: Path, content: str, wrong: str) -> None:
+    (tmp_path / "card.json").write_text(content)
+    with pytest.raises(OptionError, match=wrong):
+        Publication.read(tmp_path / "card.json")
+
+
+def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OptionError, match="something else"):
+        publish(tmp_path / "run", said(), tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_folder_without_checkpoint_cannot_be_published(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=CHECKPOINT):
+        publish(tmp_path, said(), tmp_path / "b")
