@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +10,9 @@ from tests.training.test_patches import ball, lung
 from tomolens.core.errors import Cancelled, OptionError
 from tomolens.core.progress import Step
 from tomolens.models import inference
-from tomolens.models.detector import load_detector
-from tomolens.models.networks import build
-from tomolens.models.weights import load_weights
 from tomolens.training.detector import TrainConfig, Trainer, detection_loss
 from tomolens.training.patches import PatchRecipe
-from tomolens.training.publish import Publication, publish
-from tomolens.training.runs import CHECKPOINT
+from tomolens.training.runs import read_log
 from tomolens.training.sources import TrainingData
 from tomolens.training.team import Team
 
@@ -82,6 +77,17 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_counted(tmp_path: Path) -
     assert [row.split(",")[5] for row in (tmp_path / "log.csv").read_text().splitlines()] == ["skipped", "2", "5"]
 
 
+def test_the_loss_of_scans_that_are_kept_out_is_logged_and_changes_nothing(tmp_path: Path) -> None:
+    config = replace(SMALL, rounds=1, steps=1, val_patches=2)
+    watched = replace(data(), held_out=TrainingData((lung(7),), ()))
+    trainer = Trainer(config, watched, tmp_path / "watched", Team(inference.Backend.choose("cpu")))
+    trainer.run()
+    (row,) = read_log(tmp_path / "watched")
+    assert row["val_score_loss"] > 0
+    assert row["val_box_loss"] == 0, "nothing was inserted, and this lung has no nodule"
+    torch.testing.assert_close(weights(trainer), weights(trained(tmp_path / "alone", config)), rtol=0, atol=0)
+
+
 def test_another_configuration_does_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
     trained(tmp_path)
     with pytest.raises(OptionError, match="another configuration"):
@@ -111,50 +117,3 @@ def test_what_is_not_counted_costs_nothing() -> None:
     positive = torch.zeros(1, 4, 4, 4, dtype=torch.bool)
     batch = {"positive": positive, "counted": torch.zeros_like(positive), "box": torch.zeros(1, 4, 4, 4, 4)}
     assert detection_loss(torch.full((1, 5, 4, 4, 4), 9.0), batch)["score_loss"][0] == 0
-
-
-def test_a_published_run_loads_as_a_model_with_its_card(tmp_path: Path) -> None:
-    trained(tmp_path / "run")
-    card = tmp_path / "card.json"
-    said = {"name": "tiny", "version": "0.0.1", "summary": "A test.", "intended_use": "None.", "trained_on": "Noise.",
-            "licence": "Apache-2.0", "default_min_score": 0.4, "figures": {"speed": "none"}}  # fmt: skip
-    card.write_text(json.dumps(said))
-    publish(tmp_path / "run", Publication.read(card), tmp_path / "bundle")
-    detector = load_detector(tmp_path / "bundle", device="cpu")
-    assert detector.card.default_min_score == 0.4
-    assert detector.card.licence == "Apache-2.0"
-    assert "tiny" in (tmp_path / "bundle" / "docs" / "README.md").read_text()
-
-
-def test_publishing_changes_no_answer_even_where_a_variance_overflows_half_precision(tmp_path: Path) -> None:
-    trainer = trained(tmp_path / "run")
-    with torch.no_grad():
-        trainer.learner.averaged.module.head[0].adn.N.running_var.fill_(8e6)
-    trainer._save({"score_loss": 0.0, "box_loss": 0.0}, 0.0)
-    publish(tmp_path / "run", Publication("a", "1", "", "", "", "", 0.5, {}), tmp_path / "bundle")
-    network = build(SMALL.network, SMALL.settings)
-    load_weights(network, tmp_path / "bundle" / "models" / "model.safetensors")
-    image = torch.rand(1, 1, 32, 32, 32)
-    with torch.inference_mode():
-        torch.testing.assert_close(
-            network.eval()(image), trainer.learner.averaged.module.eval()(image), atol=2e-3, rtol=2e-2
-        )
-
-
-def test_a_card_that_lacks_a_field_is_refused(tmp_path: Path) -> None:
-    card = tmp_path / "card.json"
-    card.write_text('{"name": "tiny"}')
-    with pytest.raises(OptionError, match="default_min_score"):
-        Publication.read(card)
-
-
-def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(OptionError, match="something else"):
-        publish(tmp_path / "run", Publication("a", "1", "", "", "", "", 0.5, {}), tmp_path)
-    assert (tmp_path / "thesis.txt").exists()
-
-
-def test_a_folder_without_checkpoint_cannot_be_published(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=CHECKPOINT):
-        publish(tmp_path, Publication("a", "1", "", "", "", "", 0.5, {}), tmp_path / "b")

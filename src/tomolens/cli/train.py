@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -15,7 +15,8 @@ from tomolens.core.errors import TomolensError
 
 if TYPE_CHECKING:
     from tomolens.core.progress import Progress, Step
-    from tomolens.training.config import RunConfig
+    from tomolens.training.classifier import ClassifierConfig
+    from tomolens.training.detector import TrainConfig
 
 FIRST_PHANTOM_SEED = 100
 
@@ -40,7 +41,7 @@ Workers = Annotated[int | None, typer.Option(help="Processes that prepare patche
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Processes = Annotated[int, typer.Option(help="Processes that share each batch: one a GPU, or parts of the CPU.")]
 
-Chosen = TypeVar("Chosen", bound="RunConfig")
+Chosen = TypeVar("Chosen", "TrainConfig", "ClassifierConfig")
 
 
 @train_app.command(short_help="Train the lung nodule detector.")
@@ -71,10 +72,56 @@ def detector(
     log.png and checkpoint.pt; call again to go on after a stop.
     """  # noqa: D301 - \b keeps typer from wrapping the examples
     from tomolens.training.detector import TrainConfig, train_detector
-    from tomolens.training.sources import load_dataset
 
+    wishes = _wishes(seed, rounds, steps, batch, learning_rate, start_from, phantoms, workers)
+    _train(TrainConfig, train_detector, data, out, config, wishes, device, processes)
+
+
+@train_app.command(short_help="Train the second stage.")
+def classifier(
+    data: Data,
+    out: Out,
+    config: Config = None,
+    detector: Annotated[
+        str | None, typer.Option(help="Name or folder of the detector whose marks are told from nodules.")
+    ] = None,
+    seed: Seed = None,
+    rounds: Rounds = None,
+    steps: Steps = None,
+    batch: BatchSize = None,
+    learning_rate: Rate = None,
+    start_from: StartFrom = None,
+    phantoms: Phantoms = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    processes: Processes = 1,
+) -> None:
+    """Train the second stage, which looks again at what a detector marks: nodule or not, malignancy, texture.
+
+    \b
+      tomolens train classifier --data dataset.json -o run2/ --detector run-detector/
+
+    Data, configuration and OUT as of `tomolens train detector`.
+    """  # noqa: D301 - \b keeps typer from wrapping the example
+    from tomolens.training.classifier import ClassifierConfig, train_classifier
+
+    wishes = _wishes(seed, rounds, steps, batch, learning_rate, start_from, phantoms, workers)
+    _train(ClassifierConfig, train_classifier, data, out, config, {**wishes, "detector": detector}, device, processes)
+
+
+def _wishes(
+    seed: int | None,
+    rounds: int | None,
+    steps: int | None,
+    batch: int | None,
+    learning_rate: float | None,
+    start_from: str | None,
+    phantoms: int | None,
+    workers: int | None,
+) -> dict[str, Any]:
+    """What was asked for by options, by the fields of the configuration; None where it was not."""
     seeds = None if phantoms is None else tuple(range(FIRST_PHANTOM_SEED, FIRST_PHANTOM_SEED + phantoms))
-    wishes = {
+    return {
         "seed": seed,
         "rounds": rounds,
         "steps": steps,
@@ -84,10 +131,24 @@ def detector(
         "phantom_seeds": seeds,
         "workers": workers,
     }
+
+
+def _train(
+    kind: type[Chosen],
+    train: Callable[..., object],
+    data: Path,
+    out: Path,
+    config: Path | None,
+    wishes: dict[str, Any],
+    device: str,
+    processes: int,
+) -> None:
+    from tomolens.training.sources import load_dataset
+
     with refusals(), told() as tell:
-        chosen = configured(TrainConfig, out, config, wishes)
+        chosen = configured(kind, out, config, wishes)
         loaded = load_dataset(data, chosen.phantom_seeds, tell)
-        train_detector(chosen, loaded, out, device, processes=processes, progress=tell)
+        train(chosen, loaded, out, device, processes=processes, progress=tell)
     typer.echo(f"Trained {chosen.total_steps} steps; publish with: tomolens train publish {out} CARD.json -o FOLDER")
 
 
