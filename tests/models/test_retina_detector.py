@@ -105,7 +105,7 @@ def test_our_network_is_the_one_of_the_bundle_and_finds_monais_boxes(bundle):
     theirs = RetinaNetDetector(network, anchors).eval()
     theirs.set_box_selector_parameters(0.02, 1000, 0.22, 300)
     with torch.no_grad():
-        (truth,) = theirs([image])
+        (truth,) = theirs(image[None])
     order = np.argsort(-truth["labels_scores"].numpy(), kind="stable")
     assert np.allclose(scores, truth["labels_scores"].numpy()[order], atol=1e-4)
     assert np.allclose(boxes, truth["boxes"].numpy()[order], atol=1e-2)

@@ -181,7 +181,8 @@ class _Import:
         return {"key": key or "image", **values}
 
     def _recipe(self, network: MappedNetwork, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        half = dict(self._config.at("evaluator")).get("amp") is True if "evaluator" in self._config else False
+        evaluator = self._config.at("evaluator") if "evaluator" in self._config else {}
+        half = isinstance(evaluator, dict) and evaluator.get("amp") is True
         if network.task == "generation":
             return {"answer": answer(self._config)}, []
         steps, notes = preparation(self._config, str(inputs["key"]), network.spatial_dims)
@@ -310,7 +311,11 @@ def _painted_names(paint: list[tuple[int, int]], names: Mapping[int, str]) -> di
     """What each label shows of its region: not what lies under the regions on top."""
     found = {}
     for place, (channel, label) in enumerate(paint):
+        if channel not in names or not 0 < label < 1 << 16:
+            raise ModelError(
+                f"inference.json: postprocessing: channel {channel} as label {label}: there is no such one."
+            )
         above = [names.get(c, f"label {c}") for c, _ in paint[place + 1 :]]
         rest = f" outside {' and '.join(above)}" if above else ""
-        found[str(label)] = f"{names.get(channel, f'channel {channel}')}{rest}"
+        found[str(label)] = f"{names[channel]}{rest}"
     return found

@@ -152,9 +152,12 @@ class Config:
 
         try:
             tree = ast.parse(_REFERENCE.sub(stand_in, expression).strip(), mode="eval")
-            references = {stands: reference for reference, stands in names.items()}
-            return _Syntax(self, references, seen, expression).value(tree.body)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return Unknown(f"${expression}")
+        references = {stands: reference for reference, stands in names.items()}
+        try:
+            return _Syntax(self, references, seen, expression).value(tree.body)
+        except RecursionError:
             return Unknown(f"${expression}")
 
 

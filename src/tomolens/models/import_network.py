@@ -125,7 +125,8 @@ def boxes_and_windows(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
         With the place of what is not known.
     """
     where = config.where("detector.anchor_generator")
-    anchors = dict(config.at("detector")).get("anchor_generator")
+    detector = config.at("detector") if "detector" in config else {}
+    anchors = detector.get("anchor_generator") if isinstance(detector, dict) else None
     values = dict(anchors) if isinstance(anchors, dict) else {}
     if str(values.pop("_target_", "")).rpartition(".")[2] != _ANCHORS:
         raise ModelError(f"{where}: {anchors!r:.120} is not mapped; {_ANCHORS} is.")

@@ -30,7 +30,8 @@ def labels_on(target: Grid, channels: torch.Tensor, source: Grid, answer: Answer
 
     ``channels`` are activated in place.
     """
-    _activate(channels, answer.activation)
+    if answer.back == "linear" or answer.decision == "threshold":
+        _activate(channels, answer.activation)
     paint = painting(channels, answer)
     dtype = np.uint8 if max((label for _, label in paint), default=len(channels) - 1) < 256 else np.uint16
 

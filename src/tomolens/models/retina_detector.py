@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from tomolens.models.prepare import images_for, prepared
 from tomolens.models.recipe import Recipe
 from tomolens.models.registry import NO_SECOND_STAGE
 from tomolens.models.segmenter import as_trained, filled
-from tomolens.models.windowed import is_memory
+from tomolens.models.windowed import is_memory, places_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,6 +123,8 @@ class BoxSearch:
         self._network, self._boxes, self.windows = network, boxes, windows
         self.backend, self._progress = backend, progress
         self.notes: list[str] = []
+        divisible: Any = network.size_divisible
+        self._divisible = tuple(int(d) for d in divisible)
 
     def over(self, image: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(1, a, b, c) to boxes (n, 6), low corner then high corner in voxels, and scores (n), surest first.
@@ -161,25 +163,28 @@ class BoxSearch:
         self.notes.append(text)
         self._progress(Step(text, 0, 0))
 
+    def _padded(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The size that MONAI pads an image to."""
+        return tuple(-(-n // int(d)) * int(d) for n, d in zip(shape, self._divisible, strict=True))
+
     def _roi(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(size if wish <= 0 else wish for wish, size in zip(self.windows.roi_size, shape, strict=True))
+        wished = zip(self.windows.roi_size, self._padded(shape), strict=True)
+        return tuple(size if wish <= 0 else wish for wish, size in wished)
 
     def _boxes_of(self, image: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        detector = self._detector(tuple(image.shape[1:]))
-        sliding = any(
-            size > window for size, window in zip(image.shape[1:], self._roi(tuple(image.shape[1:])), strict=True)
-        )
-        device = self.backend.device
-        with (
-            torch.no_grad(),
-            torch.autocast(device.type, self.backend.dtype, enabled=self.backend.dtype != torch.float32),
-        ):
-            (found,) = detector([image.to(device)], use_inferer=sliding)
+        shape = tuple(image.shape[1:])
+        roi, padded = self._roi(shape), self._padded(shape)
+        sliding = any(size > window for size, window in zip(padded, roi, strict=True))
+        around = tuple(max(size, window) for size, window in zip(padded, roi, strict=True))
+        total = len(places_of(roi, self.windows.overlap, around)) if sliding else 1
+        device, half = self.backend.device, self.backend.dtype != torch.float32
+        with torch.no_grad(), torch.autocast(device.type, self.backend.dtype, enabled=half):
+            (found,) = self._detector(roi, total)(image[None].to(device), use_inferer=sliding)
         scores = found["labels_scores"].double().cpu().numpy()
         order = np.argsort(-scores, kind="stable")
         return found["boxes"].double().cpu().numpy()[order], scores[order]
 
-    def _detector(self, shape: tuple[int, ...]) -> RetinaNetDetector:
+    def _detector(self, roi: tuple[int, ...], total: int) -> RetinaNetDetector:
         """MONAI's own reading of the answer around a copy of the network that tells of every window."""
         network = deepcopy(self._network).to(self.backend.device)
         done = 0
@@ -187,10 +192,10 @@ class BoxSearch:
         def tell(*_: object) -> None:
             nonlocal done
             done += 1
-            self._progress(Step(STAGE, done, 0))
+            self._progress(Step(STAGE, done, total))
 
         network.register_forward_hook(tell)
-        self._progress(Step(STAGE, 0, 0))
+        self._progress(Step(STAGE, 0, total))
         boxes, windows = self._boxes, self.windows
         anchors = AnchorGeneratorWithAnchorShape(boxes.feature_map_scales, boxes.base_anchor_shapes)
         detector = RetinaNetDetector(network, anchors).eval()
@@ -201,7 +206,7 @@ class BoxSearch:
             detections_per_img=boxes.detections_per_img,
         )
         detector.set_sliding_window_inferer(
-            self._roi(shape), windows.batch, windows.overlap, windows.mode, windows.sigma_scale, device="cpu"
+            roi, windows.batch, windows.overlap, windows.mode, windows.sigma_scale, device="cpu"
         )
         return detector
 

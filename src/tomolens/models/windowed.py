@@ -94,7 +94,7 @@ class WindowedPass:
         roi = self._roi(tuple(image.shape[1:]))
         padded, inner = self._padded(image, roi)
         network = on_device(self.network, self.backend.device)
-        places = list(dense_patch_slices(padded.shape[1:], roi, self._steps(roi, padded.shape[1:])))
+        places = places_of(roi, self.windows.overlap, tuple(padded.shape[1:]))
         weight = compute_importance_map(roi, mode=self.windows.mode, sigma_scale=self.windows.sigma_scale)
         total, weights = None, torch.zeros(padded.shape[1:])
         with torch.no_grad(), self._precision():
@@ -141,13 +141,6 @@ class WindowedPass:
             raise ModelError(f"A window of {roi} voxels does not fit an image of {len(shape)} dimensions.")
         return tuple(size if wish <= 0 else wish for wish, size in zip(roi, shape, strict=True))
 
-    def _steps(self, roi: tuple[int, ...], shape: torch.Size) -> tuple[int, ...]:
-        """From one window to the next along each axis, as MONAI counts."""
-        free = 1 - self.windows.overlap
-        return tuple(
-            window if window == size else max(1, int(window * free)) for window, size in zip(roi, shape, strict=True)
-        )
-
     def _padded(self, image: torch.Tensor, roi: tuple[int, ...]) -> tuple[torch.Tensor, tuple[slice, ...]]:
         """The image at least as large as a window, and where in it the image lies."""
         missing = [max(window - size, 0) for window, size in zip(roi, image.shape[1:], strict=True)]
@@ -157,6 +150,12 @@ class WindowedPass:
             return image, inner
         mode, value = self.windows.padding_mode, self.windows.cval if self.windows.padding_mode == "constant" else None
         return functional.pad(image[None], room, mode, value)[0], inner
+
+
+def places_of(roi: tuple[int, ...], overlap: float, shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    """Every window of an image at least as large as one, in MONAI's order."""
+    steps = tuple(w if w == size else max(1, int(w * (1 - overlap))) for w, size in zip(roi, shape, strict=True))
+    return list(dense_patch_slices(shape, roi, steps))
 
 
 def on_device(network: nn.Module, device: torch.device) -> nn.Module:
