@@ -33,9 +33,12 @@ def test_a_folder_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
     assert "does not exist" in refused("detector", "--data", tmp_path / "absent", "-o", tmp_path / "run")
 
 
-def test_an_unknown_key_of_a_configuration_is_refused_with_those_that_are_accepted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trained", ["detector", "classifier"])
+def test_an_unknown_key_of_a_configuration_is_refused_with_those_that_are_accepted(
+    tmp_path: Path, trained: str
+) -> None:
     (tmp_path / "run.json").write_text('{"epochs": 3}')
-    said = refused("detector", "--data", tmp_path, "-o", tmp_path / "run", "--config", tmp_path / "run.json")
+    said = refused(trained, "--data", tmp_path, "-o", tmp_path / "run", "--config", tmp_path / "run.json")
     assert "run.json has the unknown key 'epochs'; accepted are seed, rounds, steps" in said
 
 
