@@ -202,8 +202,6 @@ def test_what_was_not_found_and_notes_of_the_run_are_named(viewer, widget, qtbot
 
 
 def test_models_that_do_not_fit_are_grey_with_the_reason(viewer, image, shelf):
-    several = replace(FAKE_SEGMENTATION_CARD.input, channels=("T1", "FLAIR"))
-    shelf.cards = (*shelf.cards, replace(FAKE_SEGMENTATION_CARD, name="brain", input=several))
     _, widget = viewer.window.add_plugin_dock_widget("tomolens", "Segment")
     tips = {
         widget.model.itemText(row): (
@@ -215,8 +213,42 @@ def test_models_that_do_not_fit_are_grey_with_the_reason(viewer, image, shelf):
     assert tips["fake-thresholds"] == (True, FAKE_SEGMENTATION_CARD.summary)
     assert not tips["fake-thresholds-mr"][0]
     assert "it is CT, the model takes MR" in tips["fake-thresholds-mr"][1]
-    assert tips["brain"] == (False, "brain reads 2 images together (T1, FLAIR): use it from Python.")
     assert "fake" not in tips
+
+
+class Adding(FakeSegmenter):
+    """Reads three images together, and thinks most of the last."""
+
+    def segment(self, volumes, progress):
+        t1, t2, flair = volumes
+        return super().segment(t1.with_voxels(t1.voxels + 2 * t2.voxels + 4 * flair.voxels, "added"), progress)
+
+
+def test_a_model_that_reads_several_images_asks_for_each_and_lets_none_stand_for_two(viewer, shelf, qtbot):
+    card = replace(
+        FAKE_SEGMENTATION_CARD,
+        name="brain",
+        input=replace(FAKE_SEGMENTATION_CARD.input, channels=("T1", "T2", "FLAIR")),
+    )
+    shelf.cards, shelf.segmenter = (card,), Adding({1: "sum"}, {1: 6.5}, card=card)
+    _, widget = viewer.window.add_plugin_dock_widget("tomolens", "Segment")
+    ones = scan().with_voxels(np.ones(scan().shape, np.int16), "ones")
+    for name, volume in (("flair", ones), ("t2", ones), ("apart", scan("axial from the head")), ("t1", ones)):
+        layer = viewer.add_layer(Layer.create(*layers.image(volume)))
+        layer.name = name
+    widget.scan.setCurrentIndex(widget.scan.findText("t1"))
+    assert list(widget.images) == ["T2", "FLAIR"]
+    assert "apart does not lie on the grid of t1" in str(widget.images["T2"].itemData(0, Qt.ItemDataRole.ToolTipRole))
+    assert not widget.panel.run_button.isEnabled()
+    assert widget.panel.status.text() == "t2 is chosen twice: choose the FLAIR image."
+    widget.images["FLAIR"].setCurrentIndex(widget.images["FLAIR"].findText("flair"))
+    assert widget.panel.run_button.isEnabled()
+    run(widget, qtbot)
+    (drawn,) = labels_in(viewer)
+    assert drawn.name == "brain in t1"
+    assert (drawn.data == 1).all()
+    viewer.layers.remove("flair")
+    assert not widget.panel.run_button.isEnabled()
 
 
 def test_without_a_segmentation_model_the_widget_says_how_to_import_one(viewer, image, shelf):

@@ -82,7 +82,7 @@ def segmenting(model: str) -> Task[Segmentation]:
     if len(channels) > 1:
         raise ModelError(
             f"{bundle.card.name} reads {len(channels)} images of one patient together ({', '.join(channels)}), and a "
-            "folder does not say which is which. In Python, tomolens.segment takes them as a list."
+            "folder does not say which is which. The Segment widget in napari and tomolens.segment in Python take them."
         )
 
     def load(device: str) -> Work[Segmentation]:

@@ -27,9 +27,6 @@ class ModelShelf:
 
 
 def _refused(card: ModelCard, volume: Volume | None) -> str:
-    channels = card.input.channels
-    if len(channels) > 1:
-        return f"{card.name} reads {len(channels)} images together ({', '.join(channels)}): use it from Python."
     reasons = card.input.refusals(volume) if volume is not None else ()
     return f"{volume.name} is not for this model: {'; '.join(reasons)}." if volume is not None and reasons else ""
 
