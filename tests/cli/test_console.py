@@ -37,3 +37,11 @@ def test_a_stage_of_unknown_length_does_not_inherit_the_length_of_the_one_before
 
 def test_without_a_terminal_there_are_lines_alone_and_text_is_no_markup():
     assert _told(terminal=False) == "[1/3] skipped  one\n[2/3] done     two [bold]not markup[/bold]\n"
+
+
+def test_a_remark_stays_as_a_line_and_is_printed_once():
+    page = io.StringIO()
+    with Narrator(Console(file=page, force_terminal=False, width=120)) as narrator:
+        for _ in range(2):
+            narrator.step(Step("Out of memory on cuda:0; going on with the CPU.", 0, 0, remark=True))
+    assert page.getvalue() == "Out of memory on cuda:0; going on with the CPU.\n"
