@@ -28,7 +28,7 @@ def with_table(readme: str) -> str:
 
 def table() -> str:
     """Every shipped model, and under it what was measured."""
-    return "\n\n".join(_model(card) for card in list_models())
+    return "\n\n".join(_model(card) for card in list_models() if not card.origin)
 
 
 def _model(card: ModelCard) -> str:
