@@ -15,7 +15,8 @@ rotated      by 10 degrees about the middle of the box, linear interpolation; wh
 slices       thicker ones are the mean over their thickness, at that distance; 0.6 mm are interpolated (without the
              noise that so thin slices would have)
 dose         noise is added until its variance is 2 or 4 times what is measured (the 10th percentile of the standard
-             deviation in windows of 7 x 7 voxels of soft tissue). Its spectrum in the slice is
+             deviation in windows of 7 x 7 voxels of soft tissue, over .83, which it is of pure noise with a standard
+             deviation of 1). Its spectrum in the slice is
              (f + 0.05) exp(-(f / 0.4)^2.2), f in cycles a mm: the ramp of filtered back projection, ended by a
              kernel; slices are independent and the level is the same everywhere in the box
 smoother     convolved in the slice with a Gaussian of 0.8 mm
@@ -45,6 +46,8 @@ RATE = 1.0
 MOST_FALL, MOST_SHIFT_MM = 0.10, 1.5
 DEGREES = 10.0
 SLICES_MM = (0.6, 1.25, 2.5, 5.0)
+PURE_NOISE = 0.83
+"""The 10th percentile of the standard deviation in such windows of noise of standard deviation 1."""
 _SEED = 79
 _HU = (-1024, 3071)
 
@@ -128,13 +131,13 @@ def with_dose(share: float, volume: Volume, rng: np.random.Generator) -> Changed
 
 
 def noise_hu(volume: Volume) -> float:
-    """Of a scan: the 10th percentile of the standard deviation in windows of soft tissue."""
+    """Standard deviation of a scan's noise, from the quietest windows of soft tissue."""
     voxels = volume.voxels[::4].astype(np.float32)
     window = (1, 7, 7)
     tissue = ndimage.minimum_filter((voxels > -100) & (voxels < 150), window)
     mean = ndimage.uniform_filter(voxels, window)
     variance = ndimage.uniform_filter(voxels**2, window) - mean**2
-    return float(np.sqrt(np.percentile(variance[tissue].clip(0), 10))) if tissue.any() else 20.0
+    return float(np.sqrt(np.percentile(variance[tissue].clip(0), 10))) / PURE_NOISE if tissue.any() else 20.0
 
 
 def noise(shape: tuple[int, int, int], rng: np.random.Generator) -> NDArray[np.float32]:
