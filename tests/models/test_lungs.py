@@ -107,3 +107,20 @@ def test_the_last_slices_of_a_scan_count_though_they_fill_no_block() -> None:
     deep = Volume(volume.voxels[5:298].repeat(2, axis=0)[:302].copy(), volume.grid)  # lung up to the last slice
     places = deep.grid.to_mm([(k, 36, 30) for k in (0, 150, 299, 300, 301)])
     assert find_lungs(deep).holds(places).all()
+
+
+def test_table_foam_that_fills_the_side_of_a_cropped_scan_is_not_lung() -> None:
+    volume = chest()
+    voxels = volume.voxels.copy()
+    foam = np.random.default_rng(1).normal(-900, 80, (50, 20, 120))
+    voxels[:, 70:] = foam.astype(np.int16)
+    cropped = Volume(voxels, volume.grid).cropped((2, 8, 10), (46, 82, 100))
+    lungs = find_lungs(cropped)
+    assert lungs.holds(volume.grid.to_mm([(25, 40, 36), (25, 40, 84)])).all()
+    assert not lungs.holds(volume.grid.to_mm([(25, 84, 60), (25, 82, 20)])).any()
+
+
+def test_lungs_that_are_both_cut_by_the_image_are_kept() -> None:
+    volume = chest()
+    cut = volume.cropped((0, 0, 30), (50, 90, 60))
+    assert find_lungs(cut).holds(volume.grid.to_mm([(25, 40, 36), (25, 40, 84)])).all()

@@ -141,7 +141,16 @@ def _lung_parts(air: NDArray[np.bool_], means: NDArray[np.float32], voxel_ml: fl
     thick = np.array([_inscribed(labels[boxes[n - 1]] == n) for n in large], bool)
     kept = np.zeros(count + 1, bool)
     kept[large[(spread >= MIN_TEXTURE_HU) & (mean > MIN_LUNG_HU) & thick]] = True
-    return np.asarray(kept[labels])
+    return np.asarray(_without_table(kept, labels)[labels])
+
+
+def _without_table(kept: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Drop parts that reach from the right to the left side of the image where another part reaches neither.
+
+    That is the foam of the table in a scan cropped around the body; of lungs cut by the image each reaches one side.
+    """
+    right, left = (np.isin(np.arange(len(kept)), labels[:, :, side]) for side in (0, -1))
+    return kept & ~(right & left) if (kept & ~right & ~left).any() else kept
 
 
 def _inscribed(part: NDArray[np.bool_]) -> bool:

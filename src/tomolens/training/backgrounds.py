@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
 PARENCHYMA_BELOW_HU = -650.0
+AIRWAY_BELOW_HU = -965.0
 WALL_ABOVE_HU = -250.0
 WALL_THICKNESS_MM = 9.0
 """Soft tissue at least this thick is chest wall, mediastinum or diaphragm, not a vessel."""
@@ -109,7 +110,7 @@ def _places(box: Volume, lungs: Lungs | None) -> tuple[NDArray[np.int16], NDArra
     """Voxel places in the parenchyma: away from the wall, and near it. Every second voxel along each axis."""
     coarse = np.asarray(box.voxels[::2, ::2, ::2], np.float32)
     smooth = ndimage.uniform_filter(coarse, 3)
-    parenchyma = (smooth < PARENCHYMA_BELOW_HU) & (smooth > -990)
+    parenchyma = (smooth < PARENCHYMA_BELOW_HU) & (smooth > AIRWAY_BELOW_HU)
     tissue = smooth > WALL_ABOVE_HU
     thick = ndimage.distance_transform_edt(tissue, 2.0) > WALL_THICKNESS_MM / 2
     wall_mm = ndimage.distance_transform_edt(~thick, 2.0) - WALL_THICKNESS_MM / 2 if thick.any() else None
