@@ -151,7 +151,5 @@ def as_trained(card: ModelCard, backend: Backend) -> Backend:
         If the engine is not torch.
     """
     if backend.engine != "torch":
-        raise OptionError(
-            f"{card.name} is imported and runs with torch, not {backend.engine}; use auto, cpu or cuda."
-        )
+        raise OptionError(f"{card.name} is imported and runs with torch, not {backend.engine}; use auto, cpu or cuda.")
     return backend if Recipe.of(card).half else Backend(backend.device, torch.float32)
