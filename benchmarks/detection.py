@@ -26,16 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from inserted_cases import (
-    LEAST_MM,
-    NODULES_A_CASE,
-    REAL_LUNG,
-    Case,
-    held_out_nodules,
-    phantom_cases,
-    real_cases,
-    real_lung,
-)
+from inserted_cases import REAL_LUNG, held_out_nodules, phantom_cases, real_cases, real_lung
 from numpy.typing import NDArray
 from scipy import ndimage
 from second_stage import second_stage
@@ -50,6 +41,7 @@ from tomolens.models.lungs import BOX_MARGIN_MM, find_lungs
 from tomolens.models.tensors import isotropic
 from tomolens.reports.evaluation import write_evaluation
 from tomolens.training.calibration import NODULES_A_SCAN
+from tomolens.training.cases import LEAST_MM, NODULES_A_CASE, Case
 from tomolens.training.sources import read_marks
 
 ROOT = Path(__file__).parent.parent

@@ -33,13 +33,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from inserted_cases import Case, held_out_nodules, phantom_cases, real_cases, real_lung
+from inserted_cases import held_out_nodules, phantom_cases, real_cases, real_lung
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from tomolens import Finding, Grid, Volume, load_detector
 from tomolens.core.errors import ContractError
 from tomolens.core.froc import MarkedScan, Matched, Spheres, froc, match
+from tomolens.training.cases import Case
 
 ROOT = Path(__file__).parent.parent
 RATE = 1.0

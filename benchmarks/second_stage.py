@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from inserted_cases import NEAR_WALL_SHARE, real_lung
+from inserted_cases import real_lung
 from numpy.typing import NDArray
 
 from tomolens import Grid, Volume, read_volume
 from tomolens.core.finding import TEXTURES
 from tomolens.core.metrics import Share, auc, expected_calibration_error, size_class
 from tomolens.training.candidates import texture_class
+from tomolens.training.cases import NEAR_WALL_SHARE
 from tomolens.training.nodules import Donor, donor_from_volume, paste, turned
 
 if TYPE_CHECKING:

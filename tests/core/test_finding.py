@@ -72,7 +72,18 @@ def test_a_finding_written_as_values_and_read_back_is_the_same(finding: Finding)
 
 def test_the_table_counts_from_one_and_names_every_column() -> None:
     table = detection(0.6, 0.9).to_dataframe()
-    assert list(table) == ["series_uid", "finding", "score", "x_mm", "y_mm", "z_mm", "diameter_mm", "slice", "texture", "malignancy"]
+    assert list(table) == [
+        "series_uid",
+        "finding",
+        "score",
+        "x_mm",
+        "y_mm",
+        "z_mm",
+        "diameter_mm",
+        "slice",
+        "texture",
+        "malignancy",
+    ]
     assert table["finding"].tolist() == [1, 2]
     assert table["score"].tolist() == [0.9, 0.6]
     assert table["series_uid"].unique().tolist() == ["1.2.3"]

@@ -53,7 +53,18 @@ def test_the_table_lists_the_findings_surest_first_in_patient_mm_rounded(detecti
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == "series_uid finding score x_mm y_mm z_mm diameter_mm slice texture malignancy".split()
     assert list(rows[0].values()) == ["1.2.840.1", "1", "0.97", "-5.5", "0.0", "-470.0", "12.0", "24", "", ""]
-    assert list(rows[1].values()) == ["1.2.840.1", "2", "0.6123", "0.33", "-2.12", "-480.0", "7.13", "16", "part-solid", "0.3333"]
+    assert list(rows[1].values()) == [
+        "1.2.840.1",
+        "2",
+        "0.6123",
+        "0.33",
+        "-2.12",
+        "-480.0",
+        "7.13",
+        "16",
+        "part-solid",
+        "0.3333",
+    ]
     assert len(rows) == 2
 
 

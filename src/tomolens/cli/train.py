@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tomolens.training.detector import TrainConfig
 
 FIRST_PHANTOM_SEED = 100
+FIRST_CALIBRATION_SEED = 600
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a model; publish a training run as a model folder.")
 
@@ -218,6 +219,38 @@ def publish(
     with refusals():
         bundle = write(run, Publication.read(card), out)
     typer.echo(f"{bundle.folder}: {bundle.card.name} {bundle.card.version}")
+
+
+@train_app.command()
+def calibrate(
+    model: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="Model folder of a detector or of a second stage.")
+    ],
+    data: Data,
+    detector: Annotated[
+        str | None, typer.Option(help="For a second stage, the detector that it looks again for.")
+    ] = None,
+    a_scan: Annotated[int, typer.Option(min=1, help="Times that nodules are put into each scan anew.")] = 3,
+    phantoms: Annotated[
+        int, typer.Option(min=0, help="Generated chests that are added, none of them trained on.")
+    ] = 12,
+    device: Device = "auto",
+) -> None:
+    """Fit the score that is shown to the share of such findings that are nodules, and write it into the model's card.
+
+    Nodules of DATA are put into its scans and into generated chests, and the model marks them. A score of .8 shall mean
+    that four in five such findings are nodules in scans that hold as many nodules as LUNA16's, 1.3 a scan.
+    """
+    from tomolens.training import calibration
+    from tomolens.training.sources import load_dataset
+
+    seeds = range(FIRST_CALIBRATION_SEED, FIRST_CALIBRATION_SEED + phantoms)
+    with refusals(), told() as tell:
+        marker = calibration.calibrated_detector(model, detector, device)
+        cases = calibration.cases(load_dataset(data, seeds, tell), a_scan, tell)
+        scale = calibration.calibrate(model, calibration.judged(marker, cases))
+    weights = f"{scale.detector:.3f} x detector + {scale.classifier:.3f} x second stage {scale.offset:+.3f}"
+    typer.echo(f"{model}: the score is the logistic function of {weights}")
 
 
 def configured(kind: type[Chosen], out: Path, config: Path | None, wishes: dict[str, Any]) -> Chosen:

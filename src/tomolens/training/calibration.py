@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,32 +14,21 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from tomolens.core.card import Calibration
-from tomolens.core.errors import OptionError
+from tomolens.core.errors import ModelError, OptionError
+from tomolens.core.progress import Progress, Step, silent
+from tomolens.io.atomic import whole_file
+from tomolens.models.detector import NoduleDetector, load_detector
+from tomolens.models.registry import NO_SECOND_STAGE, Bundle
+from tomolens.training.cases import LEAST_MM, case_of
+from tomolens.training.publish import METADATA
 
 if TYPE_CHECKING:
-    from tomolens.core.froc import Spheres
-    from tomolens.core.volume import Volume
-    from tomolens.models.detector import NoduleDetector
+    from tomolens.training.cases import Case
+    from tomolens.training.sources import TrainingData
 
 NODULES_A_SCAN = 1186 / 888
 """Accepted nodules a scan in LUNA16."""
 _STIFFNESS = 1e-4
-
-
-class KnownCase(Protocol):
-    """A volume with every nodule in it known."""
-
-    @property
-    def volume(self) -> Volume:
-        """A chest CT."""
-
-    @property
-    def known(self) -> Spheres:
-        """Its nodules."""
-
-    @property
-    def ignored(self) -> Spheres:
-        """Places that are neither nodule nor its absence."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +40,7 @@ class Judged:
     weights: NDArray[np.float64]
 
 
-def judged(detector: NoduleDetector, cases: Iterable[KnownCase]) -> Judged:
+def judged(detector: NoduleDetector, cases: Iterable[Case]) -> Judged:
     """Let a detector mark cases; a candidate on an ignored place is left out.
 
     Cases hold more nodules than patients do: a candidate on a nodule counts as many times less.
@@ -90,3 +81,51 @@ def fit(seen: Judged, *, second_stage: bool = True) -> Calibration:
     best = minimize(cost, np.append(np.full(columns.shape[1], 0.5), 0.0), jac=slope, bounds=bounds).x
     classifier = float(best[1]) if second_stage else 0.0
     return Calibration(float(best[0]), classifier, float(best[-1]))
+
+
+def cases(data: TrainingData, a_scan: int = 3, progress: Progress = silent) -> Iterator[Case]:
+    """Nodules put into every scan, ``a_scan`` times anew, and once into every phantom."""
+    donors = [donor for donor in data.donors if donor.diameter_mm >= LEAST_MM]
+    counts = {"scan": a_scan, "phantom": 1}
+    lungs = [lung for lung in data.backgrounds for _ in range(counts.get(lung.kind, 0))]
+    for number, lung in enumerate(lungs):
+        progress(Step("mark cases", number, len(lungs)))
+        yield case_of(lung, donors, number)
+
+
+def calibrate(folder: Path, seen: Judged) -> Calibration:
+    """Fit what a model folder's scores mean, and write it into its card.
+
+    Raises
+    ------
+    ModelError
+        If ``folder`` holds no model.
+    """
+    bundle = Bundle.open(folder)
+    scale = fit(seen, second_stage=is_second_stage(bundle))
+    metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+    metadata["tomolens"]["calibration"] = {name: round(value, 4) for name, value in asdict(scale).items()}
+    with whole_file(folder / METADATA) as temporary:
+        temporary.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+    return scale
+
+
+def calibrated_detector(folder: Path, detector: str | Path | None, device: str = "auto") -> NoduleDetector:
+    """The detector whose scores a model folder's calibration is about: itself alone, or the one it looks again for.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or the detector is an imported one, whose scores are its own.
+    """
+    again = is_second_stage(Bundle.open(folder))
+    name, second = (detector, folder) if again else (folder, NO_SECOND_STAGE)
+    model = load_detector(name, device=device, second_stage=second)
+    if not isinstance(model, NoduleDetector):
+        raise ModelError(f"{model.card.name} is imported; only detectors trained by Tomolens are calibrated.")
+    return model
+
+
+def is_second_stage(bundle: Bundle) -> bool:
+    """Whether a model looks again, or marks."""
+    return bundle.card.task == "nodule classification"
