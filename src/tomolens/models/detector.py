@@ -56,12 +56,31 @@ def peaks_of(output: torch.Tensor, floor: float = FLOOR) -> Peaks:
     """Read `CenterNet`'s (5, k, j, i) answer: a peak in each 3x3x3 of cells, and of overlapping spheres the surest."""
     score = output[:1].sigmoid()
     highest = nn.functional.max_pool3d(score[None], 3, 1, 1)[0]
-    cells = torch.nonzero((score == highest)[0] & (score[0] >= floor)).T
-    kji = ((cells + 0.5 + output[1:4, *cells].clamp(-2, 2)) * CELL_MM - 0.5).T.double().numpy()
-    diameters = (output[4, *cells].clamp(-1.5, 2.5).exp() * CELL_MM).double().numpy()
-    scores = score[0, *cells].double().numpy()
+    cells = torch.nonzero((score == highest)[0] & (score[0] >= floor))
+    kji, diameters = _agreed(output, cells)
+    scores = score[0, *cells.T].double().numpy()
     kept = _apart(kji, diameters, scores)
     return Peaks(kji[kept], diameters[kept], scores[kept])
+
+
+def _agreed(output: torch.Tensor, cells: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres (n, 3) and diameters (n,) in voxels that each peak and the cells around it agree on, by their scores.
+
+    Counted are cells whose centre lies within a cell of the peak's own, so that a neighbouring nodule does not draw it.
+    """
+    steps = torch.cartesian_prod(*[torch.arange(-1, 2)] * 3)
+    around = cells[:, None] + steps
+    limits = torch.tensor(output.shape[1:])
+    inside = ((around >= 0) & (around < limits)).all(dim=-1)
+    k, j, i = around.clamp(min=0).minimum(limits - 1).unbind(dim=-1)
+    answer = output[:, k, j, i].double()
+    centers = around + 0.5 + answer[1:4].clamp(-2, 2).movedim(0, -1)
+    own = centers[:, len(steps) // 2, None]
+    weight = answer[0].sigmoid() * inside * ((centers - own).norm(dim=-1) < 1)
+    weight = (weight / weight.sum(dim=1, keepdim=True)).nan_to_num()
+    kji = (centers * weight[..., None]).sum(dim=1) * CELL_MM - 0.5
+    diameters = (answer[4].clamp(-1.5, 2.5) * weight).sum(dim=1).exp() * CELL_MM
+    return kji.numpy(), diameters.numpy()
 
 
 def _apart(kji: NDArray[np.float64], diameters: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.int_]:

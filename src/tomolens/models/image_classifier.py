@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from tomolens.core.errors import ContractError, OutOfMemory
-from tomolens.models.inference import Backend
+from tomolens.models.inference import Backend, is_memory
 from tomolens.models.prepare import images_for, prepared
 from tomolens.models.recipe import Recipe
 from tomolens.models.segmenter import as_trained, loaded
-from tomolens.models.windowed import is_memory, on_device
+from tomolens.models.windowed import on_device
 
 if TYPE_CHECKING:
     from torch import nn

@@ -232,7 +232,8 @@ class _Import:
             with self._source.open("rb") as stream:
                 digest = f", SHA-256 {hashlib.file_digest(stream, 'sha256').hexdigest()}"
         said = "".join(f" {note}" for note in dict.fromkeys(notes))
-        return f"Imported from {self._source.name}{digest}; {NOT_VALIDATED}.{said}"
+        limits = "The limits of spacing and extent and the threshold were set by Tomolens, not by the authors."
+        return f"Imported from {self._source.name}{digest}; {NOT_VALIDATED}. {limits}{said}"
 
     def _weights_file(self) -> Path:
         """The checkpoint that the bundle's own configuration loads, else ``models/model.pt`` or ``.safetensors``."""

@@ -142,7 +142,7 @@ class Pass:
             try:
                 return self._slabs(padded, slab)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as full:
-                if not _is_memory(full):
+                if not is_memory(full):
                     raise
                 slab = self._give_way(slab, plane)
 
@@ -210,7 +210,8 @@ def _padded(image: torch.Tensor) -> torch.Tensor:
     return nn.functional.pad(image, (0, room[2], 0, room[1], 0, room[0]), value=-1.0)
 
 
-def _is_memory(problem: BaseException) -> bool:
+def is_memory(problem: BaseException) -> bool:
+    """Whether an error of torch says that memory ran out."""
     known = ("out of memory", "can't allocate memory", "could not create a memory object", "bad_alloc")
     return isinstance(problem, MemoryError | torch.OutOfMemoryError) or any(k in str(problem) for k in known)
 

@@ -17,14 +17,14 @@ from tomolens.core.errors import ModelError, OutOfMemory
 from tomolens.core.finding import Finding
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.models.detector import MAX_CANDIDATES
-from tomolens.models.inference import Backend
+from tomolens.models.inference import Backend, is_memory
 from tomolens.models.lungs import BOX_MARGIN_MM, find_lungs
 from tomolens.models.manifest import Manifest
 from tomolens.models.prepare import images_for, prepared
 from tomolens.models.recipe import Recipe
 from tomolens.models.registry import NO_SECOND_STAGE
 from tomolens.models.segmenter import as_trained, filled
-from tomolens.models.windowed import is_memory, places_of
+from tomolens.models.windowed import places_of
 
 if TYPE_CHECKING:
     from pathlib import Path

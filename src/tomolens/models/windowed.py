@@ -18,14 +18,12 @@ from torch.nn import functional
 
 from tomolens.core.errors import ModelError, OutOfMemory
 from tomolens.core.progress import Progress, Step
-from tomolens.models.inference import Backend
+from tomolens.models.inference import Backend, is_memory
 
 if TYPE_CHECKING:
     from torch import nn
 
     from tomolens.models.recipe import Windows
-
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "could not create a memory object", "bad_alloc")
 
 
 @dataclass
@@ -88,7 +86,7 @@ class WindowedPass:
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
-        self.progress(Step(text, 0, 0))
+        self.progress(Step(text, 0, 0, remark=True))
 
     def _blended(self, image: torch.Tensor) -> torch.Tensor:
         roi = self._roi(tuple(image.shape[1:]))
@@ -162,9 +160,3 @@ def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """The network on a device; where it lies elsewhere a copy, so that the weights stay for the next run."""
     lies = next((parameter.device for parameter in network.parameters()), device)
     return network if lies == device else deepcopy(network).to(device)
-
-
-def is_memory(problem: BaseException) -> bool:
-    """Whether an error of torch says that memory ran out."""
-    known = any(word in str(problem) for word in _MEMORY_WORDS)
-    return isinstance(problem, MemoryError | torch.OutOfMemoryError) or known

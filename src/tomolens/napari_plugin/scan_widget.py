@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -55,7 +56,7 @@ class ScanWidget(QWidget):
 
     def _begin(self, wishes: Mapping[str, QWidget], shown: Sequence[QWidget]) -> None:
         """Lay everything out, with a line for each wish and the result below, and follow the viewer's layers."""
-        self.device.addItems(DEVICES)
+        self.device.addItems([*DEVICES, *["openvino"] * (find_spec("openvino") is not None)])
         self.summary.setWordWrap(True)
         notice = QLabel(RESEARCH_USE)
         notice.setWordWrap(True)
