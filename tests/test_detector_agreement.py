@@ -19,14 +19,11 @@ SAMPLE = Path(__file__).parent.parent / "sample_volumes" / "chest_ct"
 CPU = torch.device("cpu")
 HERE = Backend.choose("cpu")
 FLOAT = Backend(CPU, torch.float32)
-COMPARED = 0.5
-"""Findings from this score on are compared; of fainter ones a rounding may decide which of two cells is the peak."""
+COMPARED = 0.1
+"""The default threshold; what stands at it in one may fall below it in the other."""
 
-NEAR_MM = 1.5
-"""Less than half a cell of the network's answer."""
-
-DIAMETER = 0.2
-"""Where two cells see one finding about equally well, a rounding decides which of their diameters is told."""
+NEAR_MM = 1.0
+DIAMETER = 0.1
 
 needs_openvino = pytest.mark.skipif(
     find_spec("openvino") is None, reason='needs OpenVINO: pip install "tomolens[openvino]"'

@@ -49,19 +49,14 @@ def test_the_nodule_of_a_real_scan_is_the_surest_finding_and_false_ones_are_few(
     assert np.linalg.norm(np.subtract(detection.findings[0].center_lps_mm, center)) <= 3.0
     assert detection.findings[0].diameter_mm == pytest.approx(diameter, rel=0.35)
     counted = {n for c, d in [(center, diameter), *excluded] for n in inside(detection, c, d)}
-    assert len(detection) - len(counted) <= 4
+    assert len(detection) - len(counted) <= 1
 
 
-def test_the_solid_nodules_of_the_sample_are_found_with_two_false_findings_at_most(answer: Detection) -> None:
+def test_every_nodule_of_the_sample_is_found_with_one_false_finding_at_most(answer: Detection) -> None:
     truth = json.loads((SAMPLES / "chest_ct.json").read_text(encoding="utf-8"))
     found = [inside(answer, n["center_lps_mm"], n["diameter_mm"]) for n in truth["nodules"]]
-    missed = [
-        nodule
-        for nodule, findings in zip(truth["nodules"], found, strict=True)
-        if not findings and nodule["texture"] == "solid" and nodule["diameter_mm"] >= 5
-    ]
-    assert missed == []
-    assert len(answer) - len({n for findings in found for n in findings}) <= 2
+    assert [nodule for nodule, findings in zip(truth["nodules"], found, strict=True) if not findings] == []
+    assert len(answer) - len({n for findings in found for n in findings}) <= 1
 
 
 @pytest.mark.parametrize("order", [(2, 0, 1), (1, 2, 0)], ids=["sagittal", "coronal"])
@@ -89,6 +84,6 @@ def test_a_tilted_gantry_moves_no_finding(sample: Volume, answer: Detection, det
     assert tilted.grid.is_sheared
     np.testing.assert_allclose(tilted.grid.to_mm((5, slices - 5 + 9, 7)), sample.grid.to_mm((5, 9, 7)))
     detection = detect_nodules(tilted, detector)
-    for expected in (finding for finding in answer if finding.score > 0.7):
+    for expected in (finding for finding in answer if finding.score > 0.5):
         away = [np.linalg.norm(np.subtract(f.center_lps_mm, expected.center_lps_mm)) for f in detection]
         assert min(away) < 1.5

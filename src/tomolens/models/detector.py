@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 FLOOR = 0.03
 """Peaks below this are not kept: the detector's own answer, before calibration."""
-MAX_CANDIDATES = 100
-"""LUNA16 reads at most 100 marks a scan."""
+MAX_CANDIDATES = 50
+"""The surest of a scan that are looked at again and kept; LUNA16 reads at most 100 marks."""
 MIN_SEPARATION_MM = 5.0
 
 
