@@ -42,6 +42,8 @@ from tomolens.models.tensors import isotropic
 from tomolens.reports.evaluation import write_evaluation
 from tomolens.training.calibration import NODULES_A_SCAN
 from tomolens.training.cases import LEAST_MM, NODULES_A_CASE, Case
+from tomolens.training.curves import draw_reliability
+from tomolens.training.publish import RELIABILITY
 from tomolens.training.sources import read_marks
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +82,7 @@ def main() -> None:
     real_scan(wishes.shared, finders, threshold)
     sample_phantom(finders, threshold)
     answers = inserted(wishes, finders, threshold)
-    calibration([scan for told in answers for scan in told.scans])
+    calibration([scan for told in answers for scan in told.scans], wishes.out)
     second_stage(wishes.shared, classifiers(model, wishes))
     print(f"took {time.perf_counter() - clock:.0f} s")
 
@@ -103,7 +105,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--phantoms", type=int, default=24, help="cases in phantoms (default 24)")
     parser.add_argument("--altered", type=int, default=12, help="further cases with altered nodules (default 12)")
     parser.add_argument("--log-cases", type=int, default=6, help="of each kind for the baseline, which is slow")
-    parser.add_argument("-o", "--out", type=Path, help="folder for the files of each evaluation")
+    parser.add_argument("-o", "--out", type=Path, help="folder for each evaluation and the reliability diagram")
     return parser.parse_args()
 
 
@@ -253,7 +255,7 @@ def beside(told: Answers) -> None:
         print(f"  {BASELINE} on the first {curve.scans} of these cases: {rates} at 1, 2, 4, 8; mean {curve.cpm:.3f}\n")
 
 
-def calibration(scans: Sequence[MarkedScan]) -> None:
+def calibration(scans: Sequence[MarkedScan], out: Path | None) -> None:
     """Whether a score is the share of such candidates that are nodules.
 
     The score promises that share among patients, who have fewer nodules than these cases: a candidate on a nodule
@@ -269,7 +271,10 @@ def calibration(scans: Sequence[MarkedScan]) -> None:
     print(f"calibration of the score: {len(score)} candidates of {len(scans)} cases, {true.sum()} on nodules,")
     print(f"  these weighted to {NODULES_A_SCAN:.2f} nodules a scan, as many as in LUNA16")
     print("  " + "".join(f"{name:>12}" for name in ("score", "candidates", "mean score", "nodules")))
-    for point in reliability(score, true, weights=weights):
+    points = reliability(score, true, weights=weights)
+    if out:
+        draw_reliability(points, out / RELIABILITY)
+    for point in points:
         place = f"{point.low:.1f} to {point.high:.1f}"
         print(f"  {place:>12}{point.count:>12}{point.mean_score:>12.3f}{point.share_true:>12.3f}")
     print(f"  bar: ECE of 10 bins at most {BAR_ECE:g}: {error:.3f} {'holds' if error <= BAR_ECE else 'MISSED'}")

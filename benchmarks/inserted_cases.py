@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tomolens import read_volume
 from tomolens.phantoms.chest import chest_phantom
 from tomolens.training.backgrounds import Background, background_of_scan
 from tomolens.training.cases import LEAST_MM, Case, case_of
-from tomolens.training.nodules import Donor
 from tomolens.training.sources import nodule_donors, read_marks
+
+if TYPE_CHECKING:
+    from tomolens.training.nodules import Donor
 
 REAL_LUNG = "LIDC-IDRI-0314"
 FIRST_PHANTOM_SEED = 9000

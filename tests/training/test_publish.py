@@ -11,6 +11,7 @@ import torch
 
 from tests.training.test_detector import SMALL
 from tomolens.core.errors import OptionError
+from tomolens.core.metrics import reliability
 from tomolens.models.classifier import load_classifier
 from tomolens.models.detector import load_detector
 from tomolens.models.inference import Backend
@@ -18,6 +19,7 @@ from tomolens.models.networks import build
 from tomolens.models.weights import load_weights
 from tomolens.training.classifier import ClassifierConfig
 from tomolens.training.config import RunConfig
+from tomolens.training.curves import draw_reliability
 from tomolens.training.learner import Learner, start_network
 from tomolens.training.publish import Publication, publish
 from tomolens.training.runs import CHECKPOINT, RunFolder
@@ -130,3 +132,19 @@ def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> N
 def test_a_folder_without_checkpoint_cannot_be_published(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=CHECKPOINT):
         publish(tmp_path, said(), tmp_path / "b")
+
+
+def test_a_reliability_diagram_goes_with_the_card(tmp_path: Path) -> None:
+    points = reliability([0.05, 0.2, 0.9, 0.95], [False, False, True, True])
+    draw_reliability(points, tmp_path / "measured.png")
+    assert (tmp_path / "measured.png").stat().st_size > 5000
+    card = {**SAID, "reliability": "measured.png"}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    run_in(tmp_path / "run")
+    publish(tmp_path / "run", Publication.read(tmp_path / "card.json"), tmp_path / "bundle")
+    docs = tmp_path / "bundle" / "docs"
+    assert (docs / "reliability.png").read_bytes() == (tmp_path / "measured.png").read_bytes()
+    assert "](reliability.png)" in (docs / "README.md").read_text()
+    (tmp_path / "card.json").write_text(json.dumps({**card, "reliability": "absent.png"}))
+    with pytest.raises(OptionError, match=r"reliability is .*absent.png, but there is no such file"):
+        Publication.read(tmp_path / "card.json")

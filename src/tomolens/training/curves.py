@@ -1,4 +1,4 @@
-"""The log of a training run as a picture: losses, learning rate and mined negatives by step."""
+"""Pictures for a model's card: the log of its training, and how far its scores are what they promise."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from tomolens.core.metrics import ReliabilityBin
 
 LOSS = "_loss"
 HELD_OUT = "val_"
@@ -57,3 +59,18 @@ def _draw(rows: Sequence[Mapping[str, float]], axis: Axes, name: str, **style: s
     if points:
         axis.plot(*zip(*points, strict=True), marker=".", **style)  # type: ignore[arg-type] # style is strings
     axis.grid(alpha=0.3)
+
+
+def draw_reliability(points: Sequence[ReliabilityBin], file: Path) -> None:
+    """Draw a reliability diagram into a PNG: by bins of the score the share that was right, and how many there were."""
+    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    axis = figure.subplots()
+    axis.plot((0, 1), (0, 1), color="tab:gray", linestyle="--", label="as promised")
+    means, shares = zip(*((point.mean_score, point.share_true) for point in points), strict=True)
+    axis.plot(means, shares, marker="o", color="tab:blue", label="measured")
+    for point in points:
+        axis.annotate(str(point.count), (point.mean_score, point.share_true), (4, -10), textcoords="offset points")
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.05), xlabel="mean score of a bin", ylabel="share that are nodules")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, loc="lower right")
+    figure.savefig(file, dpi=100, format="png")

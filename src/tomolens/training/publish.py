@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import distribution, version
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from tomolens.training.runs import CONFIG, LOG, PLOT, load_checkpoint, read_log
 
 METADATA = Path("configs", "metadata.json")
 AVERAGED = "module."
+RELIABILITY = "reliability.png"
+_FILES = ("reliability", "licence_file")
 _LARGEST_PLOT = 150_000
 _CHEST = {"modality": "CT", "unit": "HU", "max_spacing_mm": 5.0, "min_extent_mm": 32.0}
 
@@ -60,6 +63,9 @@ class Publication:
         As of `tomolens.core.card.ModelCard`; left out where empty.
     authors
         Whose model it is.
+    reliability
+        Picture of the calibration on held-out data, as ``benchmarks/detection.py`` draws it; a path from where the
+        publication lies; none where empty.
     licence_file
         Text of the licence, a path from where the publication lies; Tomolens's own licence where empty.
 
@@ -83,13 +89,15 @@ class Publication:
     second_stage: str = ""
     calibration: Mapping[str, float] = field(default_factory=dict)
     authors: str = "The Tomolens developers"
+    reliability: str = ""
     licence_file: str = ""
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise OptionError(f"task is {self.task!r}; accepted are {', '.join(TASKS)}.")
-        if self.licence_file and not Path(self.licence_file).is_file():
-            raise OptionError(f"licence_file is {self.licence_file}, but there is no such file.")
+        for name in _FILES:
+            if getattr(self, name) and not Path(getattr(self, name)).is_file():
+                raise OptionError(f"{name} is {getattr(self, name)}, but there is no such file.")
 
     @classmethod
     def read(cls, file: Path) -> Publication:
@@ -102,8 +110,8 @@ class Publication:
         """
         try:
             said = json.loads(file.read_text(encoding="utf-8"))
-            if isinstance(said, dict) and said.get("licence_file"):
-                said["licence_file"] = str(file.parent / said["licence_file"])
+            if isinstance(said, dict):
+                said |= {name: str(file.parent / said[name]) for name in _FILES if said.get(name)}
             return record_of(cls, said, str(file))
         except (TypeError, ValueError) as wrong:
             accepted = ", ".join(known.name for known in fields(cls))
@@ -133,6 +141,8 @@ def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
         _write(temporary / "configs" / "train.json", config.to_json() + "\n")
         _write(temporary / "LICENSE", _licence(publication))
         plotted = _write_log(run, temporary / "docs")
+        if publication.reliability:
+            copyfile(publication.reliability, temporary / "docs" / RELIABILITY)
         _write(temporary / "docs" / "README.md", _card(publication, config, plotted))
     return Bundle.open(folder)
 
@@ -215,6 +225,9 @@ def _card(publication: Publication, config: RunConfig, plotted: bool) -> str:
     figures = "\n".join(f"| {name} | {value} |" for name, value in publication.figures.items())
     start = f" It started from the weights of {config.start_from}." if config.start_from else ""
     plot = f"\n![Losses by step]({PLOT})\n" if plotted else ""
+    trust = (
+        f"\n![Share of findings that are nodules, by their score]({RELIABILITY})\n" if publication.reliability else ""
+    )
     how = f"\n{HOW_TO_RUN}" if publication.task == "detection" else ""
     return (
         f"# {publication.name} {publication.version}\n\n{publication.summary}\n\n"
@@ -223,5 +236,5 @@ def _card(publication: Publication, config: RunConfig, plotted: bool) -> str:
         " `configs/train.json`, the loss by round in `docs/log.csv`.\n\n"
         f"**Licence.** {publication.licence}\n\n"
         f"## Figures\n\nPrinted by `benchmarks/detection.py`, on data that was not trained on.\n\n"
-        f"| measure | value |\n|---|---|\n{figures}\n{plot}{how}"
+        f"| measure | value |\n|---|---|\n{figures}\n{trust}{plot}{how}"
     )
