@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from tomolens.core.card import Calibration
 from tomolens.core.errors import ModelError
+from tomolens.models.classifier import load_classifier
 from tomolens.models.detector import load_detector, peaks_of
 from tomolens.models.registry import BUNDLES, Bundle, find_bundle, list_models
 
@@ -108,4 +110,12 @@ def test_every_shipped_model_is_whole_and_small(folder: Path) -> None:
     assert "Apache License" in (folder / "LICENSE").read_text()
     readme = (folder / "docs" / "README.md").read_text()
     assert all(str(value) in readme for value in bundle.card.figures.values())
-    assert load_detector(bundle.card.name, device="cpu").weights_sha256 == bundle.weights_sha256
+    load = {"detection": load_detector, "nodule classification": load_classifier}[bundle.card.task]
+    assert load(bundle.card.name, device="cpu").weights_sha256 == bundle.weights_sha256
+
+
+def test_the_default_detector_looks_again_and_its_scores_are_calibrated() -> None:
+    detector = load_detector(device="cpu")
+    assert detector.second_stage is not None
+    assert detector.second_stage.card.calibration.classifier > 0
+    assert load_detector(device="cpu", second_stage="none").card.calibration != Calibration()

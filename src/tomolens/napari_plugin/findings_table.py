@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = {
     "": "number, as beside its circle",
-    "score": "the model's confidence, 0 to 1",
+    "score": "0 to 1; of a calibrated model the share of such findings that are nodules",
     "Ø mm": "diameter of the sphere of the same size",
     "texture": "as the second stage sees it",
     "malig.": "probability, 0 to 1, that radiologists would call it malignant if it is a nodule; no histology",
@@ -21,7 +21,6 @@ _COLUMNS = {
     "y mm": "to the patient's back (LPS)",
     "z mm": "to the patient's head (LPS)",
 }
-_FIRST_PLACE = list(_COLUMNS).index("x mm")
 _TEXTURE, _MALIGNANCY = list(_COLUMNS).index("texture"), list(_COLUMNS).index("malig.")
 
 
@@ -29,7 +28,8 @@ class FindingsTable(ResultTable):
     """One row a finding, surest first."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(_COLUMNS, range(_FIRST_PLACE, len(_COLUMNS)), parent)
+        super().__init__(_COLUMNS, (), parent)
+        self.horizontalHeader().setStretchLastSection(True)
 
     def show_findings(self, findings: tuple[Finding, ...]) -> None:
         """Fill the table anew, without the columns that no finding has a value for; nothing is chosen by that."""

@@ -37,14 +37,16 @@ class CandidateRecipe:
     ``nodules`` is the share of patches with a nodule in their middle: ``as_found`` of them with as much of their own
     surroundings as was kept (malignancy and texture are learned from these, but not what a nodule is: the frame would
     tell), ``own`` of them in the lung where they grew, the others blended into a lung, ``altered`` of these in size and
-    density. Of the patches without, ``decoys`` show a ball of another lung and ``anywhere`` a random place, the others
-    a place that the detector marked; ``neighbours`` of all those have a nodule off their middle.
+    density. ``subsolid`` of all these nodules are drawn from the ground-glass and part-solid ones alone. Of the patches
+    without, ``decoys`` show a ball of another lung and ``anywhere`` a random place, the others a place that the
+    detector marked; ``neighbours`` of all those have a nodule off their middle.
     """
 
     nodules: float = 0.5
-    as_found: float = 0.3
+    as_found: float = 0.35
     own: float = 0.1
-    altered: float = 0.6
+    altered: float = 0.5
+    subsolid: float = 0.3
     decoys: float = 0.1
     anywhere: float = 0.1
     neighbours: float = 0.15
@@ -84,6 +86,7 @@ class CandidatePatches(Dataset[dict[str, torch.Tensor]]):
         ones = np.ones(len(backgrounds))
         self._chances = _by_kind(backgrounds, recipe, ones)
         self._marked = _by_kind(backgrounds, recipe, np.sqrt([len(places) for places in marked]))
+        self._subsolid = [n for n, donor in enumerate(donors) if TEXTURES[texture_class(donor.texture)] != "solid"]
         self._own = [n for n, b in enumerate(backgrounds) if any(mark.nodule for mark in b.marks)]
 
     def __len__(self) -> int:
@@ -165,7 +168,9 @@ class CandidatePatches(Dataset[dict[str, torch.Tensor]]):
                 return background, at
 
     def _donor(self, rng: Generator) -> Donor:
-        return self.donors[int(rng.integers(len(self.donors)))]
+        few = self._subsolid and rng.random() < self.recipe.subsolid
+        number = int(rng.choice(self._subsolid)) if few else int(rng.integers(len(self.donors)))
+        return self.donors[number]
 
     def _jitter(self, rng: Generator) -> NDArray[np.float64]:
         """Detectors are not exact."""
