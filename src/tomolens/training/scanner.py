@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 def another_scanner(voxels: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]:
     """Another scanner: sometimes thicker slices, a softer or a sharper kernel, noise of random grain, an offset."""
     kind = rng.random()
-    if kind < 0.2:
+    if kind < 0.3:
         voxels = thick_slices(voxels, float(rng.uniform(1.5, 5.0)), rng)
-    elif kind < 0.35:
+    elif kind < 0.45:
         voxels = ndimage.gaussian_filter(voxels, (rng.uniform(0, 0.8), *(rng.uniform(0.3, 0.9),) * 2))
-    elif kind < 0.5:
+    elif kind < 0.6:
         soft = ndimage.gaussian_filter(voxels, (0, 0.8, 0.8))
         voxels = voxels + np.float32(rng.uniform(0.3, 1.5)) * (voxels - soft)
     if rng.random() < 0.5:
