@@ -155,3 +155,10 @@ def test_a_weight_counts_as_so_many_of_the_same() -> None:
 def test_a_weight_that_is_not_above_0_is_refused(weights: list[float]) -> None:
     with pytest.raises(OptionError, match="2 numbers above 0"):
         reliability([0.1, 0.2], [True, False], weights=weights)
+
+
+def test_an_auc_of_one_positive_or_of_equal_scores_alone_tells_nothing_of_its_interval() -> None:
+    alone = auc([0.5, *np.linspace(0, 1, 1000)], [True, *[False] * 1000])
+    even = auc([0.5] * 4, [True, True, False, False])
+    assert (alone.low, alone.high) == (0.0, 1.0)
+    assert (even.value, even.low, even.high) == (0.5, 0.0, 1.0)

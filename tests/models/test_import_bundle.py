@@ -101,10 +101,11 @@ def test_a_scan_is_turned_as_monai_turns_it(axcodes):
     assert np.allclose(np.diag([-1.0, -1, 1, 1]) @ ours.grid.affine, theirs.affine.numpy())
 
 
-def test_a_2d_network_reads_slice_after_slice_as_monais_slice_inferer_does(tmp_path):
+@pytest.mark.parametrize("stated", [{"spatial_dim": 2}, {"spatial_dim": 1}, {}])
+def test_a_2d_network_reads_slice_after_slice_as_monais_slice_inferer_does(tmp_path, stated):
     def in_slices(card, config):
         config["network_def"]["spatial_dims"] = 2
-        config["inferer"] = {"_target_": "SliceInferer", "roi_size": [32, 32], "spatial_dim": 2}
+        config["inferer"] = {"_target_": "SliceInferer", "roi_size": [32, 32], **stated}
         config["preprocessing"] = compose(step("LoadImaged"), step("ScaleIntensityd"))
 
     from monai.networks.nets import UNet
@@ -118,7 +119,7 @@ def test_a_2d_network_reads_slice_after_slice_as_monais_slice_inferer_does(tmp_p
     image = prepared([scan()], model.recipe.steps).channels
     ours = WindowedPass(model._network, model.recipe.windows, CPU, lambda step: None).over(image)
     with torch.no_grad():
-        theirs = SliceInferer(spatial_dim=2, roi_size=(32, 32))(image[None], flat)[0]
+        theirs = SliceInferer(roi_size=(32, 32), **stated)(image[None], flat)[0]
     assert torch.allclose(ours, theirs, atol=1e-4)
     assert model.segment(scan())[0].shape == scan().shape
 

@@ -303,3 +303,18 @@ def test_any_other_expression_stays_unknown(expression):
 def test_a_name_that_is_no_plain_name_or_a_shipped_models_is_refused(theirs, ours, name):
     with pytest.raises(ModelError, match=r"name"):
         import_bundle(theirs, ours, Wish(name or " "))
+
+
+def test_a_checkpoint_that_holds_itself_is_refused(tmp_path):
+    endless = {}
+    endless["model"] = endless
+    torch.save(endless, tmp_path / "model.pt")
+    with pytest.raises(ModelError, match="no plain state dict"):
+        read_weights(tmp_path / "model.pt")
+
+
+def test_many_names_for_the_same_numbers_are_refused_before_they_fill_the_memory(tmp_path):
+    numbers = torch.zeros(300_000)
+    torch.save({f"weight {n}": numbers for n in range(40)}, tmp_path / "model.pt")
+    with pytest.raises(ModelError, match="more than it holds"):
+        read_weights(tmp_path / "model.pt")

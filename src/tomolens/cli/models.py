@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tomolens.cli.import_model import import_
@@ -115,7 +116,7 @@ def _to_json(card: ModelCard, default: str) -> dict[str, Any]:
 
 def _table(card: ModelCard, is_default: bool) -> Table:
     table = Table(
-        title=f"{card.name} {card.version}{' (default)' if is_default else ''}",
+        title=escape(f"{card.name} {card.version}{' (default)' if is_default else ''}"),
         title_justify="left",
         title_style="bold",
         show_header=False,
@@ -136,7 +137,7 @@ def _table(card: ModelCard, is_default: bool) -> Table:
         **{name.replace("_", " "): _figure(value) for name, value in card.figures.items()},
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(escape(name), escape(value))
     table.add_row("", "")
     return table
 

@@ -163,6 +163,7 @@ def auc(scores: ArrayLike, truth: ArrayLike) -> Auc:
 
     The interval is DeLong's (doi:10.2307/2531595), cut at 0 and 1. Where the classes are perfectly apart DeLong's
     variance is 0; the interval then reaches down to .025^(1/n), n the smaller class: what n successes of n leave open.
+    Where a class has one member, or all scores are equal, nothing is known of the variance: it is 0 to 1.
 
     Parameters
     ----------
@@ -185,7 +186,7 @@ def auc(scores: ArrayLike, truth: ArrayLike) -> Auc:
     value = float((both[:m].sum() - m * (m + 1) / 2) / (m * n))
     of_positive, of_negative = (both[:m] - own) / n, 1 - (both[m:] - other) / m
     variance = _variance(of_positive) / m + _variance(of_negative) / n
-    half = _Z95 * float(np.sqrt(variance))
+    half = _Z95 * float(np.sqrt(variance)) if min(m, n) > 1 and (variance or value in (0, 1)) else 1.0
     open_end = 0.025 ** (1 / min(m, n))
     low = open_end if value == 1 else max(0.0, value - half)
     high = 1 - open_end if value == 0 else min(1.0, value + half)

@@ -223,7 +223,8 @@ def windows(config: Config, spatial_dims: int) -> dict[str, Any] | None:
         raise ModelError(f"{where}: the argument {min(unknown)} is not mapped.")
     sizes = roi if isinstance(roi, list) else [roi] * spatial_dims
     found["roi_size"] = [0 if size is None else size for size in only_data(sizes, f"{where}: roi_size")]
-    return {**found, **({"slice_axis": found.get("slice_axis", 2)} if spatial_dims == 2 else {})}
+    default = 0 if target == "SliceInferer" else 2  # MONAI's own; the others take slices of the last axis
+    return {**found, **({"slice_axis": found.get("slice_axis", default)} if spatial_dims == 2 else {})}
 
 
 _WINDOW_WORDS = {"sw_batch_size": "batch", "spatial_dim": "slice_axis"}

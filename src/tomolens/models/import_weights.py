@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _WRAPPERS = ("model", "state_dict", "network", "net", "model_state_dict")
 """Names under which trainers keep the weights in a checkpoint."""
 _SHOWN = 3
+_DEEPEST = 4
 
 
 def read_weights(file: Path) -> dict[str, torch.Tensor]:
@@ -35,8 +36,9 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
     if file.stat().st_size > LARGEST_ARCHIVE:
         raise ModelError(f"{file.name} has {file.stat().st_size / 2**30:.1f} GiB; at most 8 are read.")
     values = _safetensors(file) if file.suffix == ".safetensors" else _checkpoint(file)
-    while len(found := [name for name in _WRAPPERS if isinstance(values.get(name), Mapping)]):
-        values = values[found[0]]
+    for _ in range(_DEEPEST):
+        found = [name for name in _WRAPPERS if isinstance(values.get(name), Mapping)]
+        values = values[found[0]] if found else values
     tensors = {str(name).removeprefix("module."): value for name, value in values.items()}
     strange = [name for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if strange or not tensors:
@@ -44,6 +46,11 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"{file.name} holds no plain state dict: {what}.")
     for name, tensor in tensors.items():
         _check_tensor(name, tensor, file.name)
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if total > LARGEST_ARCHIVE:
+        raise ModelError(f"{file.name} claims {total / 2**30:.1f} GiB of weights; at most 8 are read.")
+    if total > 2 * max(file.stat().st_size, 2**20):
+        raise ModelError(f"{file.name} claims {total} bytes of weights, more than it holds.")
     return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
 
 

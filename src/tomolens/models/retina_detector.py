@@ -153,7 +153,7 @@ class BoxSearch:
             self.windows = replace(self.windows, roi_size=tuple(roi))
         elif self.backend.device.type != "cpu":
             self._note(f"Out of memory on {self.backend.device}; going on with the CPU.")
-            self.backend = Backend.choose("cpu")
+            self.backend = Backend(torch.device("cpu"), torch.float32)
         else:
             raise OutOfMemory(
                 f"The detector's smallest window of {roi} voxels does not fit into the memory that is free."
@@ -161,7 +161,7 @@ class BoxSearch:
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
-        self._progress(Step(text, 0, 0))
+        self._progress(Step(text, 0, 0, remark=True))
 
     def _padded(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The size that MONAI pads an image to."""

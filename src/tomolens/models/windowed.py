@@ -76,7 +76,7 @@ class WindowedPass:
             self.windows = replace(self.windows, batch=batch // 2)
             self._note(f"Out of memory on {device} with {batch} windows at a time; trying {batch // 2}.")
         elif device.type != "cpu":
-            self.backend = Backend.choose("cpu")
+            self.backend = Backend(torch.device("cpu"), torch.float32)
             self._note(f"Out of memory on {device}; going on with the CPU.")
         else:
             roi = " x ".join(map(str, self.windows.roi_size))
