@@ -318,3 +318,14 @@ def test_many_names_for_the_same_numbers_are_refused_before_they_fill_the_memory
     torch.save({f"weight {n}": numbers for n in range(40)}, tmp_path / "model.pt")
     with pytest.raises(ModelError, match="more than it holds"):
         read_weights(tmp_path / "model.pt")
+
+
+def test_references_that_double_at_each_step_are_refused(tmp_path):
+    laughs = {f"a{n}": [f"@a{n + 1}", f"@a{n + 1}"] for n in range(30)} | {"a30": 1}
+    with pytest.raises(ModelError, match="references are followed"):
+        Config(laughs, "inference.json").at("a0")
+
+
+def test_a_reference_into_itself_is_refused():
+    with pytest.raises(ModelError, match="circle"):
+        Config({"network_def": "@network_def#x"}, "inference.json").at("network_def")

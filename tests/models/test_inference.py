@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tomolens.core.errors import Cancelled, OptionError, OutOfMemory
+from tomolens.core.errors import Cancelled, ModelError, OptionError, OutOfMemory
 from tomolens.core.progress import Step, silent
 from tomolens.models import inference
-from tomolens.models.inference import Backend, Pass
+from tomolens.models.inference import Backend, Pass, finite
 from tomolens.models.networks import CenterNet, folded
 
 FLOAT = Backend(torch.device("cpu"), torch.float32)
@@ -182,3 +182,9 @@ def test_what_the_cpu_says_when_its_memory_is_full_is_understood() -> None:
     with pytest.raises(OutOfMemory, match="GiB of free memory"):
         Pass(Full(), FLOAT, told.append).over(torch.zeros(64, 32, 32))
     assert [step.stage for step in told if step.remark] == ["Out of memory on cpu with slabs of 64 mm; trying 32 mm."]
+
+
+def test_an_answer_that_is_no_number_is_refused_and_not_read_as_nothing_found() -> None:
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        finite(torch.tensor([0.0, float("nan")]))
+    assert finite(torch.ones(2)).sum() == 2

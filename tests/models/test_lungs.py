@@ -124,3 +124,13 @@ def test_lungs_that_are_both_cut_by_the_image_are_kept() -> None:
     volume = chest()
     cut = volume.cropped((0, 0, 30), (50, 90, 60))
     assert find_lungs(cut).holds(volume.grid.to_mm([(25, 40, 36), (25, 40, 84)])).all()
+
+
+def test_lungs_that_are_one_part_from_side_to_side_stay_whatever_else_looks_like_lung() -> None:
+    volume = chest()
+    voxels = volume.voxels.copy()
+    texture = np.random.default_rng(2).normal(-870, 80, (50, 90, 120))
+    voxels[20:30, 36:44, 40:80] = texture[20:30, 36:44, 40:80].astype(np.int16)
+    voxels[8:28, 62:75, 50:68] = texture[8:28, 62:75, 50:68].astype(np.int16)
+    cut = Volume(voxels, volume.grid).cropped((0, 0, 30), (50, 78, 60))
+    assert find_lungs(cut).holds(volume.grid.to_mm([(35, 40, 36), (35, 40, 84)])).all()

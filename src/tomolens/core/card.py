@@ -76,8 +76,9 @@ class Calibration:
     """How the score that is shown follows from what the networks answer.
 
     The score is the logistic function of ``detector`` times the detector's logit, plus ``classifier`` times that of its
-    second stage, plus ``offset`` (Platt, 1999), fitted on held-out data so that of all findings with a score of .8 four
-    in five are nodules, in scans that hold as many nodules as LUNA16's (1.3 a scan).
+    second stage, plus ``offset`` (Platt, 1999), fitted on whole lungs with known nodules so that of all findings with a
+    score of .8 four in five are nodules, in scans that hold as many nodules as LUNA16's (1.3 a scan). How far that
+    holds on other data is among a model's figures.
     """
 
     detector: float = 1.0

@@ -40,6 +40,8 @@ FLOOR = 0.03
 """Peaks below this are not kept: the detector's own answer, before calibration."""
 MAX_CANDIDATES = 50
 """The surest of a scan that are looked at again and kept; LUNA16 reads at most 100 marks."""
+MAX_PEAKS = 400
+"""Of one answer, in the lungs or not."""
 MIN_SEPARATION_MM = 5.0
 
 
@@ -90,7 +92,7 @@ def _apart(kji: NDArray[np.float64], diameters: NDArray[np.float64], scores: NDA
         reach = np.maximum(np.maximum(diameters[kept], diameters[n]) / 2, MIN_SEPARATION_MM)
         if (np.linalg.norm(kji[kept] - kji[n], axis=1) >= reach).all():
             kept.append(int(n))
-        if len(kept) == MAX_CANDIDATES:
+        if len(kept) == MAX_PEAKS:
             break
     return np.array(kept, int)
 
@@ -228,8 +230,8 @@ class _Clock:
 
 
 def _held(peaks: Peaks, grid: Grid, lungs: Lungs) -> Peaks:
-    """The peaks that lie in the lungs."""
-    held = lungs.holds(grid.to_mm(peaks.kji))
+    """The surest peaks that lie in the lungs."""
+    held = np.flatnonzero(lungs.holds(grid.to_mm(peaks.kji)))[:MAX_CANDIDATES]
     return Peaks(peaks.kji[held], peaks.diameters_mm[held], peaks.scores[held])
 
 

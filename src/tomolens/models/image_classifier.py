@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tomolens.core.errors import ContractError, OutOfMemory
-from tomolens.models.inference import Backend, is_memory
+from tomolens.models.inference import Backend, finite, is_memory
 from tomolens.models.prepare import images_for, prepared
 from tomolens.models.recipe import Recipe
 from tomolens.models.segmenter import as_trained, loaded
@@ -60,7 +60,7 @@ class ImageClassifier:
                 )
             image = image[..., 0]
         alone = self._recipe.answer.activation == "sigmoid" or self._recipe.answer.decision == "threshold"
-        logits = self._answer(image).float().cpu()
+        logits = finite(self._answer(image).float().cpu())
         probabilities = logits.sigmoid() if alone else logits.softmax(dim=0)
         return {name: float(probabilities[number]) for number, name in self.card.labels.items()}
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LARGEST_JSON = 20 * 2**20
 DEEPEST = 64
+MOST_REFERENCES = 20_000
 _REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
 _PLACEMENT = ("to", "cuda", "cpu", "eval")
 """Methods of a network that change where it runs, not what it is."""
@@ -91,6 +92,7 @@ class Config:
 
     def __init__(self, values: Mapping[str, Any], name: str) -> None:
         self._values, self.name = values, name
+        self._followed_so_far = 0
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -103,6 +105,7 @@ class Config:
         ModelError
             If there is nothing, or the references go round in a circle.
         """
+        self._followed_so_far = 0
         return self._resolved(self._raw(path, self.where(*path)), ())
 
     def raw(self, *path: str | int) -> Any:
@@ -114,11 +117,13 @@ class Config:
         words = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
         return f"{self.name}: {words.removeprefix('.')}"
 
-    def _raw(self, path: tuple[str | int, ...], where: str) -> Any:
+    def _raw(self, path: tuple[str | int, ...], where: str, depth: int = 0) -> Any:
+        if depth > DEEPEST:
+            raise ModelError(f"{where}: its references go round in a circle.")
         value: Any = self._values
         for part in path:
             if isinstance(value, str) and value[:1] in "@%":
-                value = self._raw(_path(value[1:]), where)
+                value = self._raw(_path(value[1:]), where, depth + 1)
             try:
                 value = value[int(part)] if isinstance(value, list) else value[part]
             except (KeyError, IndexError, ValueError, TypeError) as missing:
@@ -139,6 +144,9 @@ class Config:
         return value
 
     def _followed(self, reference: str, seen: tuple[str, ...]) -> Any:
+        self._followed_so_far += 1
+        if self._followed_so_far > MOST_REFERENCES:
+            raise ModelError(f"{self.name}: more than {MOST_REFERENCES} references are followed for one value.")
         if reference in seen:
             raise ModelError(f"{self.name}: the references {' -> '.join((*seen, reference))} go round in a circle.")
         path = _path(reference)

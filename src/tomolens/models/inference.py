@@ -15,7 +15,7 @@ import torch
 from monai.networks.blocks import Convolution
 from torch import nn
 
-from tomolens.core.errors import OptionError, OutOfMemory
+from tomolens.core.errors import ModelError, OptionError, OutOfMemory
 from tomolens.core.progress import Progress, Step
 from tomolens.models import openvino_engine
 from tomolens.models.networks import DEEPEST_STRIDE
@@ -132,6 +132,8 @@ class Pass:
 
         Raises
         ------
+        ModelError
+            If the answer holds something that is no number.
         OutOfMemory
             If the smallest slab does not fit into the CPU's memory either.
         """
@@ -140,7 +142,7 @@ class Pass:
         slab = max(SMALLEST_SLAB, min(len(padded), WHOLE_UP_TO_VOXELS // plane // DEEPEST_STRIDE * DEEPEST_STRIDE))
         while True:
             try:
-                return self._slabs(padded, slab)
+                return finite(self._slabs(padded, slab))
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as full:
                 if not is_memory(full):
                     raise
@@ -208,6 +210,19 @@ def prepared(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn
 def _padded(image: torch.Tensor) -> torch.Tensor:
     room = [-n % DEEPEST_STRIDE for n in image.shape]
     return nn.functional.pad(image, (0, room[2], 0, room[1], 0, room[0]), value=-1.0)
+
+
+def finite(answer: torch.Tensor) -> torch.Tensor:
+    """An answer as it is; one that is no number would read as nothing found.
+
+    Raises
+    ------
+    ModelError
+        If a number in it is NaN or infinite.
+    """
+    if not bool(torch.isfinite(answer).all()):
+        raise ModelError("The network's answer holds NaN or infinite numbers; nothing can be read from it.")
+    return answer
 
 
 def is_memory(problem: BaseException) -> bool:

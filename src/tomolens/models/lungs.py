@@ -145,12 +145,14 @@ def _lung_parts(air: NDArray[np.bool_], means: NDArray[np.float32], voxel_ml: fl
 
 
 def _without_table(kept: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Drop parts that reach from the right to the left side of the image where another part reaches neither.
+    """Drop parts that reach from the right to the left side of the image where a larger part reaches neither.
 
-    That is the foam of the table in a scan cropped around the body; of lungs cut by the image each reaches one side.
+    That is the foam of the table in a scan cropped around the body. Lungs that are cut by the image on both sides are
+    larger than whatever else is taken for lung, and stay.
     """
     right, left = (np.isin(np.arange(len(kept)), labels[:, :, side]) for side in (0, -1))
-    return kept & ~(right & left) if (kept & ~right & ~left).any() else kept
+    size = np.bincount(labels.ravel(), minlength=len(kept)) * kept
+    return np.asarray(kept & ~(right & left & (size < size[~right & ~left].max(initial=0))))
 
 
 def _inscribed(part: NDArray[np.bool_]) -> bool:

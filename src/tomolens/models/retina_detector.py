@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from tomolens.core.errors import ModelError, OutOfMemory
 from tomolens.core.finding import Finding
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.models.detector import MAX_CANDIDATES
-from tomolens.models.inference import Backend, is_memory
+from tomolens.models.inference import Backend, finite, is_memory
 from tomolens.models.lungs import BOX_MARGIN_MM, find_lungs
 from tomolens.models.manifest import Manifest
 from tomolens.models.prepare import images_for, prepared
@@ -189,8 +189,10 @@ class BoxSearch:
         network = deepcopy(self._network).to(self.backend.device)
         done = 0
 
-        def tell(*_: object) -> None:
+        def tell(_network: nn.Module, _image: object, answers: Mapping[str, list[torch.Tensor]]) -> None:
             nonlocal done
+            for answer in (level for levels in answers.values() for level in levels):
+                finite(answer)
             done += 1
             self._progress(Step(STAGE, done, total))
 

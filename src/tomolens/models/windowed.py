@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from tomolens.core.errors import ModelError, OutOfMemory
 from tomolens.core.progress import Progress, Step
-from tomolens.models.inference import Backend, is_memory
+from tomolens.models.inference import Backend, finite, is_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,13 +57,13 @@ class WindowedPass:
         Raises
         ------
         ModelError
-            If the answer has another size than the window.
+            If the answer has another size than the window, or holds something that is no number.
         OutOfMemory
             If a single window does not fit into the CPU's memory either.
         """
         while True:
             try:
-                return self._blended(image)
+                return finite(self._blended(image))
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as full:
                 if not is_memory(full):
                     raise
