@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qtpy.QtWidgets import QHeaderView
+
 from tomolens.napari_plugin.result_table import ResultTable, cell
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ _COLUMNS = {
     "y mm": "to the patient's back (LPS)",
     "z mm": "to the patient's head (LPS)",
 }
+_PLACES = range(list(_COLUMNS).index("x mm"), len(_COLUMNS))
 _TEXTURE, _MALIGNANCY = list(_COLUMNS).index("texture"), list(_COLUMNS).index("malig.")
 
 
@@ -28,13 +31,19 @@ class FindingsTable(ResultTable):
     """One row a finding, surest first."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(_COLUMNS, (), parent)
-        self.horizontalHeader().setStretchLastSection(True)
+        super().__init__(_COLUMNS, _PLACES, parent)
 
     def show_findings(self, findings: tuple[Finding, ...]) -> None:
-        """Fill the table anew, without the columns that no finding has a value for; nothing is chosen by that."""
+        """Fill the table anew, without the columns that no finding has a value for; nothing is chosen by that.
+
+        With them there is no room to squeeze the places into: the table scrolls.
+        """
         self.setColumnHidden(_TEXTURE, not any(finding.texture for finding in findings))
         self.setColumnHidden(_MALIGNANCY, all(finding.malignancy is None for finding in findings))
+        rated = any(finding.kind for finding in findings)
+        mode = QHeaderView.ResizeMode.ResizeToContents if rated else QHeaderView.ResizeMode.Stretch
+        for column in _PLACES:
+            self.horizontalHeader().setSectionResizeMode(column, mode)
         self.show_rows([list(map(cell, _cells(n, finding))) for n, finding in enumerate(findings, start=1)])
 
 
