@@ -40,7 +40,7 @@ from tomolens.models.classifier import NoduleClassifier, load_classifier
 from tomolens.models.lungs import BOX_MARGIN_MM, find_lungs
 from tomolens.models.tensors import isotropic
 from tomolens.reports.evaluation import write_evaluation
-from tomolens.training.calibration import NODULES_A_SCAN
+from tomolens.training.calibration import NODULES_A_SCAN, weights_of
 from tomolens.training.cases import LEAST_MM, NODULES_A_CASE, Case
 from tomolens.training.curves import draw_reliability
 from tomolens.training.publish import RELIABILITY
@@ -266,7 +266,7 @@ def calibration(scans: Sequence[MarkedScan], out: Path | None) -> None:
     if not true.any():
         return
     nodules = sum(len(scan.nodules) for scan in scans)
-    weights = np.where(true, NODULES_A_SCAN * len(scans) / nodules, 1.0)
+    weights = weights_of(true, nodules, len(scans))
     error, plain = expected_calibration_error(score, true, weights=weights), expected_calibration_error(score, true)
     print(f"calibration of the score: {len(score)} candidates of {len(scans)} cases, {true.sum()} on nodules,")
     print(f"  these weighted to {NODULES_A_SCAN:.2f} nodules a scan, as many as in LUNA16")

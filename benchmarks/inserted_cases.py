@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tomolens import read_volume
-from tomolens.phantoms.chest import chest_phantom
 from tomolens.training.backgrounds import Background, background_of_scan
 from tomolens.training.cases import LEAST_MM, Case, case_of
-from tomolens.training.sources import nodule_donors, read_marks
+from tomolens.training.sources import nodule_donors, phantom_lung, read_marks
 
 if TYPE_CHECKING:
     from tomolens.training.nodules import Donor
@@ -34,13 +33,6 @@ def real_lung(shared: Path) -> Background:
     folder = shared / "open" / "ct"
     marks = [read_marks(folder / f"annotations{part}.csv")[REAL_LUNG] for part in ("", "_excluded")]
     return background_of_scan(REAL_LUNG, read_volume(folder / REAL_LUNG), *marks)
-
-
-def phantom_lung(seed: int) -> Background:
-    """A phantom's lung with its own nodules known."""
-    phantom = chest_phantom(seed)
-    nodules = [(nodule.center_lps_mm, nodule.diameter_mm) for nodule in phantom.nodules]
-    return background_of_scan(f"phantom {seed}", phantom.volume, nodules, kind="phantom")
 
 
 def real_cases(lung: Background, donors: Sequence[Donor], count: int, *, altered: bool = False) -> Iterator[Case]:

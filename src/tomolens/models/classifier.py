@@ -15,10 +15,9 @@ from tomolens.core.finding import TEXTURES
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.models.inference import Backend
 from tomolens.models.lungs import BOX_MARGIN_MM
-from tomolens.models.networks import build
 from tomolens.models.registry import find_classifier
 from tomolens.models.tensors import NETWORK_MM, isotropic, normalised
-from tomolens.models.weights import load_weights
+from tomolens.models.weights import filled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from tomolens.core.card import ModelCard
     from tomolens.core.volume import Volume
+    from tomolens.models.registry import Bundle
 
 EDGE = 48
 """Voxels of 1 mm along each side of what the second stage sees of a place."""
@@ -137,7 +137,15 @@ def load_classifier(name: str | Path, *, device: str = "auto") -> NoduleClassifi
     OptionError
         If the device is unknown or not in this machine.
     """
-    bundle = find_classifier(name)
-    network = build(bundle.card.network, bundle.card.settings)
-    load_weights(network, bundle.weights)
-    return NoduleClassifier(bundle.card, network, bundle.weights_sha256, Backend.choose(device))
+    return classifier_of(find_classifier(name), Backend.choose(device))
+
+
+def classifier_of(bundle: Bundle, backend: Backend) -> NoduleClassifier:
+    """The second stage in a model folder that `find_classifier` or `find_second_stage` gave.
+
+    Raises
+    ------
+    ModelError
+        If the folder is incomplete or damaged.
+    """
+    return NoduleClassifier(*filled(bundle), backend)

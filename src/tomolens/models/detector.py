@@ -22,13 +22,13 @@ from tomolens.core.errors import ModelError
 from tomolens.core.finding import Finding
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.core.run import Run
-from tomolens.models.classifier import NoduleClassifier, Verdict, load_classifier
+from tomolens.models.classifier import NoduleClassifier, Verdict, classifier_of
 from tomolens.models.inference import Backend, Pass
 from tomolens.models.lungs import BOX_MARGIN_MM, Lungs, find_lungs
-from tomolens.models.networks import CELL_MM, build, folded
+from tomolens.models.networks import CELL_MM, folded
 from tomolens.models.registry import find_bundle, find_second_stage
 from tomolens.models.tensors import NETWORK_MM, isotropic, normalised
-from tomolens.models.weights import load_weights
+from tomolens.models.weights import filled
 
 if TYPE_CHECKING:
     from tomolens.core.card import Calibration, ModelCard
@@ -285,9 +285,7 @@ def load_detector(
         from tomolens.models.retina_detector import load_retina_detector
 
         return load_retina_detector(bundle, backend, second_stage)
-    digest = bundle.weights_sha256
-    network = build(bundle.card.network, bundle.card.settings)
-    load_weights(network, bundle.weights)
+    card, network, digest = filled(bundle)
     again = find_second_stage(bundle, second_stage)
-    second = None if again is None else load_classifier(again.folder, device=device)
-    return NoduleDetector(bundle.card, folded(network), digest, backend, second)
+    second = None if again is None else classifier_of(again, backend)
+    return NoduleDetector(card, folded(network), digest, backend, second)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import torch
 from monai.networks.blocks import Convolution
@@ -20,6 +21,8 @@ from tomolens.core.progress import Progress, Step
 from tomolens.models import openvino_engine
 from tomolens.models.networks import DEEPEST_STRIDE
 from tomolens.models.streaming import Opening, Streamed, streamed
+
+Answer = TypeVar("Answer")
 
 STAGE = "find nodules"
 HALO_VOXELS = 64
@@ -140,13 +143,12 @@ class Pass:
         padded = _padded(image)
         plane = padded.shape[1] * padded.shape[2]
         slab = max(SMALLEST_SLAB, min(len(padded), WHOLE_UP_TO_VOXELS // plane // DEEPEST_STRIDE * DEEPEST_STRIDE))
-        while True:
-            try:
-                return finite(self._slabs(padded, slab))
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as full:
-                if not is_memory(full):
-                    raise
-                slab = self._give_way(slab, plane)
+
+        def give_way() -> None:
+            nonlocal slab
+            slab = self._give_way(slab, plane)
+
+        return until_it_fits(lambda: finite(self._slabs(padded, slab)), give_way)
 
     def _give_way(self, slab: int, plane: int) -> int:
         """Halve the slab; below the smallest move to the CPU; there give up."""
@@ -223,6 +225,20 @@ def finite(answer: torch.Tensor) -> torch.Tensor:
     if not bool(torch.isfinite(answer).all()):
         raise ModelError("The network's answer holds NaN or infinite numbers; nothing can be read from it.")
     return answer
+
+
+def until_it_fits(work: Callable[[], Answer], give_way: Callable[[], None]) -> Answer:
+    """Do ``work``; where memory runs out let something ``give_way``, which raises when nothing is left, and try again.
+
+    Any other error passes through.
+    """
+    while True:
+        try:
+            return work()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as full:
+            if not is_memory(full):
+                raise
+            give_way()
 
 
 def is_memory(problem: BaseException) -> bool:

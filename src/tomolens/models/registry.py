@@ -15,6 +15,8 @@ from tomolens.core.errors import ModelError
 
 BUNDLES = Path(__file__).parent / "bundles"
 DEFAULT_DETECTOR = "lung-nodule-centernet"
+SECOND_STAGE = "nodule classification"
+"""The task of a model that looks again at what a detector marks."""
 NO_SECOND_STAGE = "none"
 
 
@@ -84,7 +86,8 @@ def list_models(folder: Path | None = None) -> tuple[ModelCard, ...]:
 
     ``folder`` is where imported models lie; None takes `models_folder`.
     """
-    return tuple(bundle.card for bundle in (*_shipped(), *imported_bundles(folder)[0]))
+    shipped = (Bundle.open(place) for place in _bundle_folders(BUNDLES))
+    return tuple(bundle.card for bundle in (*shipped, *imported_bundles(folder)[0]))
 
 
 def imported_bundles(folder: Path | None = None) -> tuple[list[Bundle], list[UnreadableModel]]:
@@ -121,9 +124,10 @@ def find_bundle(name: str | Path | None = None, folder: Path | None = None) -> B
         If there is none.
     """
     name = name or DEFAULT_DETECTOR
+    if str(name) in shipped_names():
+        return Bundle.open(BUNDLES / name)
     imported, unreadable = imported_bundles(folder)
-    bundles = [*_shipped(), *imported]
-    for bundle in bundles:
+    for bundle in imported:
         if bundle.card.name == str(name):
             return bundle
     if Path(name).is_dir():
@@ -131,7 +135,7 @@ def find_bundle(name: str | Path | None = None, folder: Path | None = None) -> B
     broken = [model.reason for model in unreadable if model.folder.name == str(name)]
     if broken:
         raise ModelError(f"The imported model {name} cannot be used: {broken[0]}")
-    known = ", ".join(bundle.card.name for bundle in bundles)
+    known = ", ".join([*shipped_names(), *(bundle.card.name for bundle in imported)])
     raise ModelError(f"There is no model {str(name)!r}; known are {known}, or give the folder of a model.")
 
 
@@ -161,13 +165,9 @@ def find_classifier(name: str | Path) -> Bundle:
         If there is no such model or it is no nodule classifier.
     """
     bundle = find_bundle(name)
-    if bundle.card.task != "nodule classification":
+    if bundle.card.task != SECOND_STAGE:
         raise ModelError(f"{bundle.card.name} does {bundle.card.task}; a nodule classifier is needed.")
     return bundle
-
-
-def _shipped() -> list[Bundle]:
-    return [Bundle.open(folder) for folder in _bundle_folders(BUNDLES)]
 
 
 def _bundle_folders(root: Path) -> list[Path]:

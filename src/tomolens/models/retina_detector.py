@@ -17,13 +17,14 @@ from tomolens.core.errors import ModelError, OutOfMemory
 from tomolens.core.finding import Finding
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.models.detector import MAX_CANDIDATES
-from tomolens.models.inference import Backend, finite, is_memory
+from tomolens.models.inference import Backend, finite, until_it_fits
 from tomolens.models.lungs import BOX_MARGIN_MM, find_lungs
 from tomolens.models.manifest import Manifest
 from tomolens.models.prepare import images_for, prepared
 from tomolens.models.recipe import Recipe
 from tomolens.models.registry import NO_SECOND_STAGE
-from tomolens.models.segmenter import as_trained, filled
+from tomolens.models.segmenter import as_trained
+from tomolens.models.weights import filled
 from tomolens.models.windowed import places_of
 
 if TYPE_CHECKING:
@@ -134,13 +135,8 @@ class BoxSearch:
         OutOfMemory
             If the smallest window does not fit into the CPU's memory either.
         """
-        while True:
-            try:
-                return self._boxes_of(image)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as full:
-                if not is_memory(full):
-                    raise
-                self._give_way(tuple(image.shape[1:]))
+        shape = tuple(image.shape[1:])
+        return until_it_fits(lambda: self._boxes_of(image), lambda: self._give_way(shape))
 
     def _give_way(self, shape: tuple[int, ...]) -> None:
         """Halve the window's longest side; below the smallest move to the CPU; there give up."""

@@ -14,11 +14,10 @@ from tomolens.core.progress import Progress, Step, silent
 from tomolens.models.inference import Backend
 from tomolens.models.label_maps import covered_regions, labels_on
 from tomolens.models.manifest import Manifest
-from tomolens.models.networks import build
 from tomolens.models.prepare import images_for, prepared
 from tomolens.models.recipe import Recipe, Windows
 from tomolens.models.registry import find_bundle
-from tomolens.models.weights import load_weights
+from tomolens.models.weights import filled
 from tomolens.models.windowed import WindowedPass
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from tomolens.core.card import ModelCard
     from tomolens.core.run import Run
     from tomolens.core.volume import Volume
-    from tomolens.models.registry import Bundle
 
 WHOLE = Windows(roi_size=(0, 0, 0), overlap=0.0)
 """One window over all of the image, for the models whose recipe has none."""
@@ -126,20 +124,6 @@ def loaded(name: str | Path, task: str) -> tuple[ModelCard, nn.Module, str]:
     if bundle.card.task != task or not bundle.card.recipe:
         raise ModelError(f"{bundle.card.name} does {bundle.card.task}; a model for {task} with a recipe is needed.")
     return filled(bundle)
-
-
-def filled(bundle: Bundle) -> tuple[ModelCard, nn.Module, str]:
-    """Card, filled network and weights' hash of a bundle.
-
-    Raises
-    ------
-    ModelError
-        If its folder is incomplete or damaged.
-    """
-    digest = bundle.weights_sha256
-    network = build(bundle.card.network, bundle.card.settings)
-    load_weights(network, bundle.weights)
-    return bundle.card, network.eval(), digest
 
 
 def as_trained(card: ModelCard, backend: Backend) -> Backend:

@@ -8,11 +8,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tomolens.core.errors import ModelError
+from tomolens.models.networks import build
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
+
+    from tomolens.core.card import ModelCard
+    from tomolens.models.registry import Bundle
 
 
 def load_weights(network: nn.Module, file: Path) -> None:
@@ -27,3 +31,17 @@ def load_weights(network: nn.Module, file: Path) -> None:
         network.load_state_dict({name: tensor.float() for name, tensor in load_file(file).items()})
     except (SafetensorError, RuntimeError, OSError) as wrong:
         raise ModelError(f"{file} does not hold the weights of this network: {wrong}") from wrong
+
+
+def filled(bundle: Bundle) -> tuple[ModelCard, nn.Module, str]:
+    """Card, filled network and weights' hash of a bundle.
+
+    Raises
+    ------
+    ModelError
+        If its folder is incomplete or damaged.
+    """
+    digest = bundle.weights_sha256
+    network = build(bundle.card.network, bundle.card.settings)
+    load_weights(network, bundle.weights)
+    return bundle.card, network.eval(), digest

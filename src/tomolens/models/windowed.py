@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from tomolens.core.errors import ModelError, OutOfMemory
 from tomolens.core.progress import Progress, Step
-from tomolens.models.inference import Backend, finite, is_memory
+from tomolens.models.inference import Backend, finite, until_it_fits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,13 +61,7 @@ class WindowedPass:
         OutOfMemory
             If a single window does not fit into the CPU's memory either.
         """
-        while True:
-            try:
-                return finite(self._blended(image))
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as full:
-                if not is_memory(full):
-                    raise
-                self._give_way()
+        return until_it_fits(lambda: finite(self._blended(image)), self._give_way)
 
     def _give_way(self) -> None:
         """Halve the batch; below one move to the CPU; there give up."""

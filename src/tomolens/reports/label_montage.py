@@ -15,17 +15,15 @@ from tomolens.reports.sheet import (
     FOOT,
     GAP,
     GROUP_GAP,
-    HEAD,
-    LABEL,
     MARGIN,
     TEXT,
     TILE,
     WIDTH,
     Sheet,
+    below_overview,
     draw_index,
     draw_letters,
     draw_pixels,
-    overview_scale,
 )
 
 if TYPE_CHECKING:
@@ -73,14 +71,13 @@ def write_label_montage(segmentation: Segmentation, path: Path | str, *, title: 
 def _sheet(segmentation: Segmentation, title: str) -> Sheet:
     planes, run = fullest_planes(segmentation), segmentation.run
     listed = sorted(segmentation.found, key=lambda structure: -structure.voxels)[:SHOWN]
-    scale, tiles = overview_scale(planes), _tiles(segmentation, planes[0])
-    tiles_top = HEAD + LABEL + scale * max(plane.size_mm[0] for plane in planes) + GROUP_GAP
+    tiles, tiles_top = _tiles(segmentation, planes[0]), below_overview(planes)
     legend_top = tiles_top + (TILE + GROUP_GAP if tiles else 0)
     rows = -(-len(listed) // _COLUMNS)
     sheet = Sheet.blank(legend_top + rows * _LINE + FOOT)
     rest = f" The {SHOWN} largest are listed." if len(segmentation) > SHOWN else ""
     sheet.head(title, f"{told(segmentation)}{rest}  ·  {run.model} {run.model_version}")
-    _draw_overview(sheet, segmentation, planes, scale)
+    _draw_overview(sheet, segmentation, planes)
     for n, plane in enumerate(tiles):
         _draw_tile(sheet, segmentation, plane, MARGIN + n * (TILE + GAP), tiles_top)
     for n, structure in enumerate(listed):
@@ -99,15 +96,10 @@ def _tiles(segmentation: Segmentation, axial: Plane) -> list[Plane]:
     return [Plane(segmentation.grid, axial.axis, int(index)) for index in (chosen[::-1] if upwards else chosen)]
 
 
-def _draw_overview(sheet: Sheet, segmentation: Segmentation, planes: Sequence[Plane], scale: float) -> None:
-    left = MARGIN
-    for plane in planes:
-        height, width = (scale * mm for mm in plane.size_mm)
-        sheet.text(left, HEAD + LABEL - 0.1, plane.caption, color=DIM, fontsize=9)
-        axes = sheet.axes(left, HEAD + LABEL, width, height)
+def _draw_overview(sheet: Sheet, segmentation: Segmentation, planes: Sequence[Plane]) -> None:
+    for plane, axes in sheet.overview(planes):
         draw_pixels(axes, plane, coloured_slice(segmentation, plane), "antialiased")
         draw_letters(axes, plane.letters)
-        left += width + GROUP_GAP
 
 
 def _draw_tile(sheet: Sheet, segmentation: Segmentation, plane: Plane, left: float, top: float) -> None:

@@ -24,16 +24,15 @@ from tomolens.reports.sheet import (
     FOOT,
     GAP,
     GROUP_GAP,
-    HEAD,
     LABEL,
     MARGIN,
     OUTLINE,
     TILE,
     Sheet,
+    below_overview,
     draw_index,
     draw_letters,
     draw_pixels,
-    overview_scale,
 )
 
 if TYPE_CHECKING:
@@ -76,13 +75,12 @@ def write_montage(detection: Detection, path: Path | str, *, title: str | None =
 def _sheet(detection: Detection, volume: Volume, title: str) -> Sheet:
     shown = detection.findings[:SHOWN]
     planes = _overview_planes(volume, shown)
-    scale = overview_scale(planes)
-    first_row = HEAD + LABEL + scale * max(plane.size_mm[0] for plane in planes) + GROUP_GAP
+    first_row = below_overview(planes)
     row_height = LABEL + TILE + GROUP_GAP
     height = first_row + row_height * ((len(shown) + 1) // 2) + FOOT
     sheet = Sheet.blank(height)
     sheet.head(title, _told(detection))
-    _draw_overview(sheet, volume, planes, shown, scale)
+    _draw_overview(sheet, volume, planes, shown)
     for n, finding in enumerate(shown):
         left = MARGIN + (n % 2) * (3 * TILE + 2 * GAP + GROUP_GAP)
         _draw_finding(sheet, volume, n + 1, finding, (left, first_row + row_height * (n // 2)))
@@ -104,16 +102,10 @@ def _overview_planes(volume: Volume, findings: Sequence[Finding]) -> tuple[Plane
     return Plane(grid, coronal, None), Plane(grid, sagittal, None), Plane.through(grid, axial, surest)
 
 
-def _draw_overview(
-    sheet: Sheet, volume: Volume, planes: Sequence[Plane], findings: Sequence[Finding], scale: float
-) -> None:
+def _draw_overview(sheet: Sheet, volume: Volume, planes: Sequence[Plane], findings: Sequence[Finding]) -> None:
     marks = [(str(number), finding) for number, finding in enumerate(findings, start=1)]
-    left = MARGIN
-    for plane in planes:
-        height, width = (scale * mm for mm in plane.size_mm)
-        sheet.text(left, HEAD + LABEL - 0.1, plane.caption, color=DIM, fontsize=9)
-        _draw_plane(sheet.axes(left, HEAD + LABEL, width, height), volume, plane, marks)
-        left += width + GROUP_GAP
+    for plane, axes in sheet.overview(planes):
+        _draw_plane(axes, volume, plane, marks)
 
 
 def _draw_finding(sheet: Sheet, volume: Volume, number: int, finding: Finding, corner: tuple[float, float]) -> None:

@@ -13,7 +13,7 @@ from tomolens.core.finding import RESEARCH_USE
 from tomolens.io.atomic import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
@@ -61,12 +61,26 @@ class Sheet:
         axes.set_axis_off()
         return axes
 
+    def overview(self, planes: Sequence[Plane]) -> Iterator[tuple[Plane, Axes]]:
+        """Three slices with an empty picture each, below the head in one row and at one scale, captions written."""
+        scale, left = overview_scale(planes), MARGIN
+        for plane in planes:
+            height, width = (scale * mm for mm in plane.size_mm)
+            self.text(left, HEAD + LABEL - 0.1, plane.caption, color=DIM, fontsize=9)
+            yield plane, self.axes(left, HEAD + LABEL, width, height)
+            left += width + GROUP_GAP
+
     def save(self, path: Path | str) -> Path:
         """Write the PNG, whole or not at all; its folder is made where it is absent."""
         path = Path(path)
         with whole_file(path) as temporary:
             self.figure.savefig(temporary, format="png", facecolor=BACKGROUND)
         return path
+
+
+def below_overview(planes: Sequence[Plane]) -> float:
+    """Where on a sheet what follows the overview of three slices begins."""
+    return HEAD + LABEL + overview_scale(planes) * max(plane.size_mm[0] for plane in planes) + GROUP_GAP
 
 
 def overview_scale(planes: Sequence[Plane]) -> float:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.random import Generator
+    from numpy.typing import ArrayLike
 
 PARENCHYMA_BELOW_HU = -650.0
 AIRWAY_BELOW_HU = -965.0
@@ -134,6 +135,21 @@ def usable(background: Background) -> Background:
     if len(background.inner) + len(background.near_wall) < 200:
         raise ContractError(f"{background.name} has hardly any lung parenchyma to train in.")
     return background
+
+
+def chances_of(
+    backgrounds: Sequence[Background], kinds: Sequence[tuple[str, float]], room: ArrayLike
+) -> NDArray[np.float64]:
+    """Probability of each background: the share of its kind, split by ``room`` (n,); zeros where there is none at all.
+
+    The share of a kind without room goes to the others.
+    """
+    chances, size = np.zeros(len(backgrounds)), np.asarray(room, np.float64)
+    for kind, share in kinds:
+        of_kind = np.array([background.kind == kind for background in backgrounds])
+        if size[of_kind].sum() > 0:
+            chances[of_kind] = share * size[of_kind] / size[of_kind].sum()
+    return np.asarray(chances / chances.sum()) if chances.any() else chances
 
 
 def a_place(background: Background, near_wall: float, rng: Generator) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from tomolens.core.errors import ModelError, OptionError
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.io.atomic import whole_file
 from tomolens.models.detector import NoduleDetector, load_detector
-from tomolens.models.registry import NO_SECOND_STAGE, Bundle
+from tomolens.models.registry import NO_SECOND_STAGE, SECOND_STAGE, Bundle
 from tomolens.training.cases import LEAST_MM, case_of
 from tomolens.training.publish import METADATA
 
@@ -56,8 +56,12 @@ def judged(detector: NoduleDetector, cases: Iterable[Case]) -> Judged:
     if not nodules:
         raise OptionError(f"{scans} cases without any nodule cannot calibrate a score.")
     is_nodule = np.concatenate(hits)
-    weights = np.where(is_nodule, NODULES_A_SCAN * scans / nodules, 1.0)
-    return Judged(np.concatenate(logits), is_nodule, weights)
+    return Judged(np.concatenate(logits), is_nodule, weights_of(is_nodule, nodules, scans))
+
+
+def weights_of(is_nodule: NDArray[np.bool_], nodules: int, scans: int) -> NDArray[np.float64]:
+    """How much each candidate of ``scans`` cases with so many ``nodules`` counts, for patients have fewer: LUNA16's."""
+    return np.where(is_nodule, NODULES_A_SCAN * scans / nodules, 1.0)
 
 
 def fit(seen: Judged, *, second_stage: bool = True) -> Calibration:
@@ -128,4 +132,4 @@ def calibrated_detector(folder: Path, detector: str | Path | None, device: str =
 
 def is_second_stage(bundle: Bundle) -> bool:
     """Whether a model looks again, or marks."""
-    return bundle.card.task == "nodule classification"
+    return bundle.card.task == SECOND_STAGE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from tomolens.core.finding import TEXTURES
 from tomolens.models.classifier import EDGE
 from tomolens.models.tensors import normalised
-from tomolens.training.backgrounds import Background, a_place, cut
+from tomolens.training.backgrounds import Background, a_place, chances_of, cut
 from tomolens.training.nodules import AIR_HU, SCENE_MM, Donor, decoy, paste, turned
 from tomolens.training.scanner import another_scanner
 
@@ -83,9 +83,8 @@ class CandidatePatches(Dataset[dict[str, torch.Tensor]]):
     ) -> None:
         self.backgrounds, self.donors, self.marked = backgrounds, donors, marked
         self.indices, self.seed, self.recipe = indices, seed, recipe
-        ones = np.ones(len(backgrounds))
-        self._chances = _by_kind(backgrounds, recipe, ones)
-        self._marked = _by_kind(backgrounds, recipe, np.sqrt([len(places) for places in marked]))
+        self._chances = chances_of(backgrounds, recipe.kinds, np.ones(len(backgrounds)))
+        self._marked = chances_of(backgrounds, recipe.kinds, np.sqrt([len(places) for places in marked]))
         self._subsolid = [n for n, donor in enumerate(donors) if TEXTURES[texture_class(donor.texture)] != "solid"]
         self._own = [n for n, b in enumerate(backgrounds) if any(mark.nodule for mark in b.marks)]
 
@@ -185,15 +184,6 @@ def _label(donor: Donor, texture: int, as_it_was: bool) -> _Label:
 def texture_class(rating: int) -> int:
     """Index into `TEXTURES` of LIDC's texture rating: 1 and 2 ground glass, 3 part-solid, 4 and 5 solid."""
     return TEXTURES.index("ground glass" if rating <= 2 else "part-solid" if rating == 3 else "solid")
-
-
-def _by_kind(backgrounds: Sequence[Background], recipe: CandidateRecipe, room: NDArray[np.float64]) -> NDArray[Any]:
-    """Probability of each background: its kind's share, split by ``room``; zeros where there is none at all."""
-    chances = np.zeros(len(backgrounds))
-    for kind, share in recipe.kinds:
-        of_kind = np.array([b.kind == kind for b in backgrounds]) * room
-        chances += share * of_kind / max(of_kind.sum(), 1e-9)
-    return np.asarray(chances / max(chances.sum(), 1e-9))
 
 
 def _is_clear(background: Background, at: NDArray[np.float64]) -> bool:

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.models.inference import Backend
-from tomolens.models.networks import build, folded
+from tomolens.models.networks import folded
 from tomolens.models.registry import find_bundle
-from tomolens.models.weights import load_weights
+from tomolens.models.weights import filled
 from tomolens.training.candidates import UNKNOWN, CandidatePatches, CandidateRecipe, Places
 from tomolens.training.config import RunConfig
 from tomolens.training.detector import false_peaks
@@ -128,10 +128,9 @@ def marked_places(
     detector: str | None, data: TrainingData, device: str = "auto", progress: Progress = silent
 ) -> tuple[Places, ...]:
     """Where a detector marks each lung and there is no nodule, surest first."""
-    bundle, backend = find_bundle(detector), Backend.choose(device)
-    network = build(bundle.card.network, bundle.card.settings)
-    load_weights(network, bundle.weights)
-    network, places = folded(network), []
+    backend = Backend.choose(device)
+    _, trained, _ = filled(find_bundle(detector))
+    network, places = folded(trained), []
     for number, background in enumerate(data.backgrounds):
         progress(Step("mark lungs", number, len(data.backgrounds)))
         places.append(false_peaks(network, background, backend, _MARKED_FLOOR, _MARKED_MOST))

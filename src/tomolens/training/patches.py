@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from tomolens.models.networks import CELL_MM
 from tomolens.models.tensors import normalised
-from tomolens.training.backgrounds import Background, Mark, a_place, cut
+from tomolens.training.backgrounds import Background, Mark, a_place, chances_of, cut
 from tomolens.training.nodules import Donor, decoy, paste, turned
 from tomolens.training.scanner import another_scanner
 
@@ -70,7 +70,8 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
     ) -> None:
         self.backgrounds, self.donors, self.mined = backgrounds, donors, mined
         self.indices, self.seed, self.recipe = indices, seed, recipe
-        self._chances = _chances(backgrounds, recipe)
+        room = [1.0 if b.kind == "cube" else np.sqrt(len(b.inner) + len(b.near_wall)) for b in backgrounds]
+        self._chances = chances_of(backgrounds, recipe.kinds, room)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -182,17 +183,6 @@ def target_of(marks: Sequence[Mark], edge: int, valid: NDArray[np.bool_]) -> Tar
         flat[:3, nearest] = (np.asarray(mark.center_kji) - centers.reshape(-1, 3)[nearest]).T / CELL_MM
         flat[3, nearest] = np.log(mark.diameter_mm / CELL_MM)
     return Target(positive, counted | positive, box)
-
-
-def _chances(backgrounds: Sequence[Background], recipe: PatchRecipe) -> NDArray[np.float64]:
-    """Probability of each background: its kind's share, split by the room it has (cubes evenly)."""
-    room = np.array([1.0 if b.kind == "cube" else np.sqrt(len(b.inner) + len(b.near_wall)) for b in backgrounds])
-    chances = np.zeros(len(backgrounds))
-    for kind, share in recipe.kinds:
-        of_kind = np.array([b.kind == kind for b in backgrounds])
-        if of_kind.any():
-            chances[of_kind] = share * room[of_kind] / room[of_kind].sum()
-    return np.asarray(chances / chances.sum())
 
 
 def _moved(mark: Mark, corner: NDArray[np.int_]) -> Mark:

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from tomolens.core.errors import OptionError
 from tomolens.io.atomic import whole_folder
 from tomolens.models.monai_config import HOW_TO_RUN, INFERENCE, inference_config, network_data_format
-from tomolens.models.registry import Bundle
+from tomolens.models.registry import SECOND_STAGE, Bundle
 from tomolens.training.classifier import ClassifierConfig
 from tomolens.training.config import RunConfig, record_of
 from tomolens.training.curves import draw_log
@@ -41,7 +41,7 @@ class Task:
 
 TASKS: Mapping[str, Task] = {
     "detection": Task(TrainConfig, "Lung nodule detection in chest CT"),
-    "nodule classification": Task(ClassifierConfig, "Second look at suspected lung nodules in chest CT"),
+    SECOND_STAGE: Task(ClassifierConfig, "Second look at suspected lung nodules in chest CT"),
 }
 
 

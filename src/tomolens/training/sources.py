@@ -174,6 +174,11 @@ def _malignancy(record: NoduleRecord) -> float | None:
 def _phantoms(seeds: Sequence[int], progress: Progress) -> Iterator[Background]:
     for done, seed in enumerate(seeds):
         progress(Step("generate phantoms", done, len(seeds)))
-        phantom = chest_phantom(seed)
-        nodules = [(n.center_lps_mm, n.diameter_mm) for n in phantom.nodules]
-        yield background_of_scan(f"phantom-{seed}", phantom.volume, nodules, kind="phantom")
+        yield phantom_lung(seed)
+
+
+def phantom_lung(seed: int) -> Background:
+    """A generated chest with its own nodules known."""
+    phantom = chest_phantom(seed)
+    nodules = [(nodule.center_lps_mm, nodule.diameter_mm) for nodule in phantom.nodules]
+    return background_of_scan(f"phantom-{seed}", phantom.volume, nodules, kind="phantom")
