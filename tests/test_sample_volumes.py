@@ -13,7 +13,7 @@ import pytest
 
 from tomolens import read_volume, sample_chest_ct
 from tomolens.core.volume import Volume
-from tomolens.phantoms.kspace import to_images
+from tomolens.physics.fourier import to_images
 
 SAMPLES = Path(__file__).parents[1] / "sample_volumes"
 MEAN_HU = {"solid": (-130, 90), "part-solid": (-450, 90), "ground-glass": (-730, -450), "calcified": (150, 500)}

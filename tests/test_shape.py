@@ -165,7 +165,7 @@ def test_a_models_card_can_be_read_and_shows_how_it_was_measured(bundle: Path) -
     assert card.name == bundle.name
     assert card.figures, "no model without measured figures"
     assert card.trained_on.strip()
-    assert 0 < card.default_min_score < 1
+    assert 0 < card.default_min_score < 1 or card.task != "detection"
 
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ import numpy as np
 from tomolens.core.card import InputContract, ModelCard
 from tomolens.core.finding import Finding
 from tomolens.core.progress import Progress, Step
+from tomolens.core.reconstruction import Check, Job, Made
 from tomolens.core.run import Run
 from tomolens.core.volume import Unit, Volume
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from tomolens.core.reconstruction import ReconstructOptions
 
 FAKE_CARD = ModelCard(
     name="fake",
@@ -73,6 +76,32 @@ class FakeSegmenter:
         for label, least in self.thresholds.items():
             drawn[volume.voxels >= least] = label
         return drawn, _run(self.card, volume)
+
+
+FAKE_DENOISING_CARD = replace(FAKE_CARD, name="fake-mean", task=Job.DENOISING, summary="A mean over three columns.")
+
+
+@dataclass
+class FakeReconstructor:
+    """A denoiser without a network: each voxel becomes the mean of itself and its two neighbours along the row.
+
+    Its uncertainty is ``sigma`` everywhere, and it reports ``windows`` windows of progress.
+    """
+
+    windows: int = 4
+    sigma: float = 5.0
+    card: ModelCard = field(default=FAKE_DENOISING_CARD)
+    checks: tuple[Check, ...] = (Check("noise", 20.0, "HU", 5.0, 80.0),)
+
+    def reconstruct(self, source: Volume, options: ReconstructOptions, progress: Progress) -> Made:
+        """Report every window, then smooth."""
+        for done in range(self.windows + 1):
+            progress(Step("reconstruct", done, self.windows))
+        reference = np.asarray(source.voxels, np.float32)
+        wide = np.pad(reference, ((0, 0), (0, 0), (1, 1)), mode="edge")
+        image = (wide[..., :-2] + wide[..., 1:-1] + wide[..., 2:]) / np.float32(3)
+        uncertainty = np.full(source.shape, self.sigma, np.float32) if options.uncertainty else None
+        return Made(image, reference, source.grid, _run(self.card, source), uncertainty, self.checks)
 
 
 def _run(card: ModelCard, volume: Volume) -> Run:

@@ -8,7 +8,8 @@ import pytest
 from tomolens.core.errors import GeometryError
 from tomolens.core.volume import Unit
 from tomolens.phantoms.brain import SIGNAL, BrainPhantom, brain_phantom
-from tomolens.phantoms.kspace import brain_kspace, to_images, to_kspace
+from tomolens.phantoms.kspace import brain_kspace
+from tomolens.physics.fourier import to_images, to_kspace
 
 
 @pytest.fixture(scope="module")

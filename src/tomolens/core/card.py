@@ -106,6 +106,11 @@ class ModelCard:
         Of a detector, for its use alone; of a second stage, for its use with the detector that it was trained for.
     origin
         Where an imported model came from and what that means for its figures; empty for our own.
+    ranges
+        Of a reconstruction model, the (least, largest) that it was trained on by name, e.g. ``noise_hu``; what lies
+        outside is said with each result.
+    generative
+        Whether it is a GAN, whose texture may be invented.
     """
 
     name: str
@@ -125,6 +130,8 @@ class ModelCard:
     second_stage: str = ""
     calibration: Calibration = Calibration()
     origin: str = ""
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
+    generative: bool = False
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], where: str = "metadata.json") -> ModelCard:
@@ -146,7 +153,7 @@ class ModelCard:
                 trained_on=metadata["data_source"],
                 licence=ours["licence"],
                 input=_contract(ours["input"]),
-                default_min_score=float(ours["default_min_score"]),
+                default_min_score=_threshold(ours),
                 network=ours["network"],
                 settings=ours["settings"],
                 figures=ours["figures"],
@@ -155,6 +162,8 @@ class ModelCard:
                 second_stage=str(ours.get("second_stage", "")),
                 calibration=Calibration(**ours.get("calibration", {})),
                 origin=str(ours.get("origin", "")),
+                ranges={str(name): (float(low), float(high)) for name, (low, high) in ours.get("ranges", {}).items()},
+                generative=bool(ours.get("generative", False)),
             )
         except KeyError as missing:
             raise ModelError(
@@ -162,6 +171,11 @@ class ModelCard:
             ) from missing
         except (TypeError, ValueError, AttributeError) as wrong:
             raise ModelError(f"{where} cannot be understood: {wrong}.") from wrong
+
+
+def _threshold(ours: Mapping[str, Any]) -> float:
+    """A detector must say it; what marks nothing has none."""
+    return float(ours["default_min_score"] if ours["task"] == "detection" else ours.get("default_min_score", 0.0))
 
 
 def _contract(values: Mapping[str, Any]) -> InputContract:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tomolens.core.errors import GeometryError
 from tomolens.phantoms.brain import brain_phantom
+from tomolens.physics.fourier import to_kspace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,18 +77,6 @@ def brain_kspace(
     seen = maps * image
     seen = seen + noise * (rng.standard_normal(seen.shape) + 1j * rng.standard_normal(seen.shape))
     return MultiCoilSlices(to_kspace(seen), image, maps, spacing_mm)
-
-
-def to_kspace(images: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """Transform (..., row, column) images to k-space: centred, orthonormal."""
-    axes = (-2, -1)
-    return np.asarray(np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(images, axes), norm="ortho"), axes), np.complex64)
-
-
-def to_images(kspace: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """Transform (..., ky, kx) k-space to images; undoes `to_kspace`."""
-    axes = (-2, -1)
-    return np.asarray(np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, axes), norm="ortho"), axes), np.complex64)
 
 
 def _sensitivities(shape: tuple[int, ...], coils: int, rng: np.random.Generator) -> NDArray[np.complex64]:

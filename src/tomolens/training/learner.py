@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from math import cos, pi
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from tomolens.training.team import Team
 
 Batch = Mapping[str, torch.Tensor]
-"""Tensors by name, the first axis that of the batch; ``image`` is what the network is given."""
+"""Tensors by name, the first axis that of the batch; ``image`` is what the network is given, unless it names its
+``inputs`` itself."""
 Terms = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 """Of each term of a loss its sum over the batch, and the count that it is divided by: the team's, not one member's."""
 Loss = Callable[[Any, Batch], Terms]
@@ -156,13 +157,20 @@ class Learner:
     def _answer(self, network: nn.Module, batch: Batch) -> Any:
         backend = self.team.backend
         with torch.autocast(backend.device.type, backend.dtype, enabled=backend.dtype != torch.float32):
-            return network(batch["image"])
+            return network(*(batch[name] for name in _inputs(network)))
 
     def _shared(self, terms: Terms) -> dict[str, torch.Tensor]:
         """Each term divided by the team's mean count, so that the team's mean gradient is that of the whole batch."""
         counts = self.team.total(torch.stack([count.detach().float() for _, count in terms.values()]))
         divisors = counts.clamp(min=1) / self.team.size
         return {name: part / divisor for (name, (part, _)), divisor in zip(terms.items(), divisors, strict=True)}
+
+
+def _inputs(network: nn.Module) -> Sequence[str]:
+    """The tensors of a batch that a network takes, in its order."""
+    inner = network.module if isinstance(network, DistributedDataParallel) else network
+    names: Sequence[str] = getattr(inner, "inputs", ("image",))
+    return names
 
 
 def _layout_of(network: nn.Module) -> torch.memory_format:

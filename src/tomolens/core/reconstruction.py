@@ -1,0 +1,184 @@
+"""What a reconstruction is: an image, what it was made from, how sure it is, and whether its model knew such input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tomolens.core.errors import GeometryError, OptionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tomolens.core.grid import Grid
+    from tomolens.core.run import Run
+    from tomolens.core.volume import Volume
+
+GENERATIVE = "GAN: texture may be invented"
+"""Stands in the history, the series description and the layer's name of whatever a GAN made."""
+
+
+class Job(StrEnum):
+    """What is reconstructed; also the ``task`` of a model that does it."""
+
+    DENOISING = "ct-denoising"
+    """A low-dose CT with less noise, on its own grid."""
+    MRI = "mri-reconstruction"
+    """An image from undersampled k-space."""
+    SUPER_RESOLUTION = "super-resolution"
+    """Thin slices from thick ones, ``factor`` times as many."""
+
+
+@dataclass(frozen=True)
+class ReconstructOptions:
+    """What is asked of a reconstruction.
+
+    Parameters
+    ----------
+    strength
+        Share of the change that is kept, 0 to 1: the result is ``reference + strength * (made - reference)``. Below 1
+        for denoising only.
+    uncertainty
+        Whether a map of it is made too.
+    factor
+        Of super-resolution, how many thin slices one thick one becomes; None takes the least that brings the slices to
+        at most 1.5 times the pixel spacing.
+    generative
+        Whether the output of a GAN is accepted, whose texture may be invented.
+
+    Raises
+    ------
+    OptionError
+        If a number is outside what is accepted.
+    """
+
+    strength: float = 1.0
+    uncertainty: bool = True
+    factor: int | None = None
+    generative: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise OptionError(f"strength is 0 to 1, not {self.strength}.")
+        if self.factor is not None and not 2 <= self.factor <= 5:
+            raise OptionError(f"factor is 2 to 5, not {self.factor}.")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number about the input or the result, against what the model was trained or measured on.
+
+    ``low`` and ``high`` bound what is in range; None where there is no bound on that side.
+    """
+
+    name: str
+    value: float
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def inside(self) -> bool:
+        """Whether the number is in range; never for what is no number."""
+        above = self.low is None or self.value >= self.low
+        below = self.high is None or self.value <= self.high
+        return bool(np.isfinite(self.value)) and above and below
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{self.name} {self.value:.3g}{unit}: {'in' if self.inside else 'OUT OF'} range ({self.bounds}{unit})"
+
+    @property
+    def bounds(self) -> str:
+        """What is in range, e.g. ``5 to 80``; in the check's unit."""
+        if self.low is None:
+            return f"at most {self.high:.3g}"
+        return f"at least {self.low:.3g}" if self.high is None else f"{self.low:.3g} to {self.high:.3g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What a model makes of its input, before the pipeline checks it and gives it its place.
+
+    Parameters
+    ----------
+    image
+        (slice, row, column) float32 in the input's unit.
+    reference
+        The same place without the model: the noisy input, the zero-filled image, the cubic spline. float32.
+    grid
+        Of both.
+    run
+        How it was made.
+    uncertainty
+        Standard deviation of ``image`` in its unit, float32; None where it was not asked for or the method has none.
+    checks
+        The input against the training range, and residuals against what was measured.
+    """
+
+    image: NDArray[np.float32]
+    reference: NDArray[np.float32]
+    grid: Grid
+    run: Run
+    uncertainty: NDArray[np.float32] | None = None
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A finished reconstruction.
+
+    Parameters
+    ----------
+    job
+        What was done.
+    volume
+        The result.
+    reference
+        On the same grid, what it is to be compared with: the noisy input, the zero-filled image, the cubic spline.
+    run
+        Everything needed to repeat it.
+    uncertainty
+        (slice, row, column) float32, one standard deviation in the volume's unit; None where there is none.
+    checks
+        See `Made`.
+    baseline
+        What the classical method makes of the same input, where it was asked for; its history names the method.
+    generative
+        Whether a GAN made it.
+
+    Raises
+    ------
+    GeometryError
+        If the parts do not lie on one grid.
+    """
+
+    job: Job
+    volume: Volume
+    reference: Volume
+    run: Run
+    uncertainty: NDArray[np.float32] | None = field(default=None, repr=False)
+    checks: tuple[Check, ...] = ()
+    baseline: Volume | None = None
+    generative: bool = False
+
+    def __post_init__(self) -> None:
+        others = [self.reference, *([self.baseline] if self.baseline else [])]
+        if not all(other.grid.same_place(self.volume.grid) for other in others):
+            raise GeometryError("The parts of a reconstruction lie on different grids.")
+        if self.uncertainty is not None and self.uncertainty.shape != self.volume.shape:
+            raise GeometryError(f"Uncertainty of {self.uncertainty.shape} does not fit {self.volume.shape}.")
+
+    @property
+    def difference(self) -> NDArray[np.float32]:
+        """Result minus reference, float32, in the volume's unit."""
+        return np.asarray(self.volume.voxels, np.float32) - np.asarray(self.reference.voxels, np.float32)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the reader must know before trusting it: invented texture, checks that failed."""
+        failed = tuple(str(check) for check in self.checks if not check.inside)
+        return (*((GENERATIVE + ".",) if self.generative else ()), *failed)

@@ -1,0 +1,1 @@
+"""How scanners measure, and the classical ways back: numpy, SciPy and scikit-image; opens no file, loads no network."""

@@ -1,0 +1,161 @@
+"""Reconstruct one volume or one measurement in k-space."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from tomolens.core.errors import ContractError, ModelError, OptionError
+from tomolens.core.kspace import KSpace
+from tomolens.core.progress import Progress, silent
+from tomolens.core.reconstruction import GENERATIVE, Job, Made, Reconstruction, ReconstructOptions
+from tomolens.core.volume import Unit, Volume
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from tomolens.core.card import ModelCard
+
+_DEFAULT = ReconstructOptions()
+
+
+class Reconstructor(Protocol):
+    """The little that the pipeline needs of a model, a network or a classical method."""
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model is and takes; its ``task`` is a `Job`."""
+
+    def reconstruct(self, source: Volume | KSpace, options: ReconstructOptions, progress: Progress) -> Made:
+        """Make an image of the source, at full strength."""
+
+
+def reconstruct(
+    source: Volume | KSpace,
+    model: Reconstructor,
+    options: ReconstructOptions = _DEFAULT,
+    *,
+    baseline: Reconstructor | None = None,
+    progress: Progress = silent,
+) -> Reconstruction:
+    """Denoise a CT, make an MR image of undersampled k-space, or make thin slices of thick ones.
+
+    Parameters
+    ----------
+    source
+        A volume, or for MRI reconstruction a measurement in k-space. It is not changed.
+    model
+        From `tomolens.load_reconstructor`.
+    options
+        What is asked for.
+    baseline
+        A classical method for the same job, whose result is kept beside the model's.
+    progress
+        Told after each unit of work; may raise `Cancelled` to stop.
+
+    Returns
+    -------
+    Reconstruction
+        The result with its reference, uncertainty and checks. Of a CT the padding is untouched, no number lies outside
+        those of the source, and voxels are int16.
+
+    Raises
+    ------
+    ContractError
+        If the source is not what the model takes.
+    OptionError
+        If an option does not fit the job, or the model is a GAN and that was not accepted.
+    ModelError
+        If the model's answer is no image of the source.
+    Cancelled
+        If ``progress`` asked to stop.
+    """
+    job = _job_of(source, model.card, options)
+    made = _checked(model.reconstruct(source, options, progress), model.card)
+    volume, uncertainty = _blended(source, made, model.card, options)
+    reference = _volume(source, made, made.reference, "reference: the input without the model")
+    beside = None
+    if baseline is not None:
+        _job_of(source, baseline.card, ReconstructOptions(uncertainty=False, factor=options.factor))
+        plain = ReconstructOptions(uncertainty=False, factor=options.factor)
+        other = _checked(baseline.reconstruct(source, plain, progress), baseline.card)
+        beside, _ = _blended(source, other, baseline.card, plain)
+    run = replace(made.run, options={**made.run.options, **asdict(options)})
+    return Reconstruction(job, volume, reference, run, uncertainty, made.checks, beside, model.card.generative)
+
+
+def _job_of(source: Volume | KSpace, card: ModelCard, options: ReconstructOptions) -> Job:
+    """The job, once source, model and options are known to fit each other."""
+    if card.task not in set(Job):
+        raise ModelError(f"{card.name} does {card.task}; a model for {', '.join(Job)} is needed.")
+    job = Job(card.task)
+    if job is Job.MRI and isinstance(source, Volume):
+        raise ContractError(
+            f"{source.name} is an image, not k-space: {card.name} needs what coils measured (ISMRMRD, fastMRI, BART "
+            "or npz). Undersampling an image afterwards is a simulation; ask for one by name."
+        )
+    if job is not Job.MRI and isinstance(source, KSpace):
+        raise ContractError(f"{source.name} is k-space; {card.name} does {job} and takes an image.")
+    if isinstance(source, Volume):
+        card.input.check(source)
+    _check_options(job, card, options)
+    return job
+
+
+def _check_options(job: Job, card: ModelCard, options: ReconstructOptions) -> None:
+    if card.generative and not options.generative:
+        raise OptionError(f"{card.name} is a GAN, whose texture may be invented; it runs only where that is accepted.")
+    if options.strength != 1 and job is not Job.DENOISING:
+        raise OptionError(f"strength is for {Job.DENOISING}; {job} takes 1, not {options.strength:g}.")
+    if options.factor is not None and job is not Job.SUPER_RESOLUTION:
+        raise OptionError(f"factor is for {Job.SUPER_RESOLUTION}; {job} takes none.")
+
+
+def _checked(made: Made, card: ModelCard) -> Made:
+    shapes = {made.image.shape, made.reference.shape, made.grid.shape}
+    if len(shapes) > 1:
+        raise ModelError(f"The answer of {card.name} has parts of different shapes: {sorted(shapes)}.")
+    if not np.isfinite(made.image).all():
+        raise ModelError(f"The answer of {card.name} holds numbers that are none (NaN or infinite).")
+    return made
+
+
+def _blended(
+    source: Volume | KSpace, made: Made, card: ModelCard, options: ReconstructOptions
+) -> tuple[Volume, NDArray[np.float32] | None]:
+    """The result at the strength asked for, and its uncertainty; what lies outside the scan stays as it was."""
+    share = np.float32(options.strength)
+    image = made.image if share == 1 else made.reference + share * (made.image - made.reference)
+    uncertainty = None if made.uncertainty is None else made.uncertainty * share
+    if uncertainty is not None and isinstance(source, Volume) and source.padding is not None:
+        if made.grid.shape == source.shape:
+            uncertainty = np.where(source.voxels == source.padding, np.float32(0), uncertainty)
+    return _volume(source, made, image, _step(card, options)), uncertainty
+
+
+def _step(card: ModelCard, options: ReconstructOptions) -> str:
+    strength = f", strength {options.strength:g}" if options.strength != 1 else ""
+    warning = f" ({GENERATIVE})" if card.generative else ""
+    return f"{card.task} by {card.name} {card.version}{strength}{warning}"
+
+
+def _volume(source: Volume | KSpace, made: Made, image: NDArray[np.float32], step: str) -> Volume:
+    if isinstance(source, KSpace):
+        return Volume(image, made.grid, Unit.ARBITRARY, "MR", history=(*source.history, step))
+    voxels: NDArray[Any] = image
+    if source.unit is Unit.HU:
+        low, high = _stored_range(source)
+        voxels = np.clip(np.rint(image), low, high).astype(np.int16)
+        if source.padding is not None and made.grid.shape == source.shape:
+            voxels[source.voxels == source.padding] = np.int16(source.padding)
+    return replace(source, voxels=voxels, grid=made.grid, history=(*source.history, step))
+
+
+def _stored_range(source: Volume) -> tuple[float, float]:
+    """The least and the largest number of the source that is not padding."""
+    inside = source.voxels if source.padding is None else source.voxels[source.voxels != source.padding]
+    return (float(inside.min()), float(inside.max())) if inside.size else (-1024.0, 3071.0)

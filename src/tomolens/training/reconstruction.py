@@ -1,0 +1,128 @@
+"""Train reconstruction networks: one loop for every job; what is shown and how it is judged belongs to the job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch.utils.data import DataLoader, Dataset
+
+from tomolens.core.errors import OptionError
+from tomolens.core.progress import Progress, silent
+from tomolens.core.reconstruction import Job
+from tomolens.training.config import RunConfig
+from tomolens.training.learner import Batch, Learner, Terms, start_network
+from tomolens.training.runs import RunFolder
+from tomolens.training.team import Team, team_of
+
+if TYPE_CHECKING:
+    import torch
+
+_HOMES = {Job.DENOISING: "denoising", Job.MRI: "mri", Job.SUPER_RESOLUTION: "super_resolution"}
+"""Modules of this package, each with a function ``lesson(config, data, progress)`` that gives a `Lesson`."""
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig(RunConfig):
+    """Everything that decides a training run of a reconstruction network, apart from its data; saved with it.
+
+    The fields of `RunConfig`, and:
+
+    Parameters
+    ----------
+    job
+        One of `Job`.
+    edge
+        Pixels along each side of a patch.
+    phantom_seeds
+        Phantoms that are generated as further images.
+    recipe
+        Numbers of the job's own, by name: how examples are drawn. Each job's module lists them with their defaults.
+    val_examples
+        Examples of held-out images (never shown in training) whose loss is logged after each round; nothing is chosen
+        by it.
+    """
+
+    job: str = Job.DENOISING
+    edge: int = 96
+    phantom_seeds: tuple[int, ...] = tuple(range(100, 106))
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    val_examples: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.job not in set(Job):
+            raise OptionError(f"job is {self.job!r}; accepted are {', '.join(Job)}.")
+
+
+class Lesson(Protocol):
+    """What one job shows its network, and how the answer is judged."""
+
+    def examples(self, indices: Sequence[int], *, held_out: bool = False) -> Dataset[dict[str, torch.Tensor]]:
+        """Example n depends on the run's seed and n alone; ``image`` is what the network is given.
+
+        Held-out examples are of images that training never shows.
+        """
+
+    def loss(self, answer: Any, batch: Batch) -> Terms:
+        """The terms of the loss; see `tomolens.training.learner.Terms`."""
+
+
+def lesson_of(config: ReconstructionConfig, data: Path, progress: Progress = silent) -> Lesson:
+    """The lesson of a run's job, its images read from the folder ``data`` and generated."""
+    lesson: Lesson = import_module(f"tomolens.training.{_HOMES[Job(config.job)]}").lesson(config, data, progress)
+    return lesson
+
+
+def train_reconstruction(
+    config: ReconstructionConfig,
+    data: Path,
+    folder: Path,
+    device: str = "auto",
+    *,
+    processes: int = 1,
+    progress: Progress = silent,
+) -> Learner:
+    """Train in ``folder`` to the last round; called again after a stop, it goes on from the last finished round.
+
+    Processes, stops and errors as of `tomolens.training.detector.train_detector`.
+    """
+    if config.batch % processes:
+        raise OptionError(f"A batch of {config.batch} cannot be shared evenly by {processes} processes.")
+    with team_of(processes, device, _follow, config, data, folder) as team:
+        return _train(team, config, lesson_of(config, data, progress), folder, progress)
+
+
+def _follow(team: Team, config: ReconstructionConfig, data: Path, folder: Path) -> None:
+    _train(team, config, lesson_of(config, data), folder, silent)
+
+
+def _train(team: Team, config: ReconstructionConfig, lesson: Lesson, folder: Path, progress: Progress) -> Learner:
+    learner, run = Learner(start_network(config), config, team), RunFolder(folder, config)
+    state = run.resume(team.backend.device)
+    if state is not None:
+        learner.resume(state)
+    for number in range(state["round"] if state else 0, config.rounds):
+        started = time.perf_counter()
+        first = number * config.steps
+        share = team.share(range(first * config.batch, (first + config.steps) * config.batch), config.batch)
+        batches = DataLoader(lesson.examples(share), config.batch // team.size, num_workers=config.workers)
+        losses = learner.train(batches, lesson.loss, progress)
+        if team.leads:
+            row = {"round": number + 1, "steps": learner.steps, **losses, **_held_out(learner, lesson, config)}
+            rest = {"skipped": learner.skipped, "learning_rate": learner.rate, "seconds": time.perf_counter() - started}
+            run.save({**learner.state(), "round": number + 1}, {**row, **rest})
+    return learner
+
+
+def _held_out(learner: Learner, lesson: Lesson, config: ReconstructionConfig) -> dict[str, float]:
+    """The averaged network's loss on the same held-out examples after every round."""
+    if not config.val_examples:
+        return {}
+    examples = lesson.examples(range(config.val_examples), held_out=True)
+    losses = learner.judge(DataLoader(examples, config.batch), lesson.loss)
+    return {f"val_{name}": value for name, value in losses.items()}

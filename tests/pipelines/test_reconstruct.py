@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tomolens.core.errors import ContractError, ModelError, OptionError
+from tomolens.core.grid import Grid
+from tomolens.core.kspace import KSpace
+from tomolens.core.reconstruction import GENERATIVE, Check, Job, ReconstructOptions
+from tomolens.core.volume import Volume
+from tomolens.pipelines.reconstruct import reconstruct
+from tomolens.testing import FAKE_DENOISING_CARD, FakeReconstructor
+
+GRID = Grid.from_axes((4, 16, 16), (2.0, 1.0, 1.0))
+
+
+def noisy(padding: float | None = None) -> Volume:
+    voxels = np.random.default_rng(3).normal(0, 40, GRID.shape).astype(np.int16)
+    if padding is not None:
+        voxels[:, :3] = np.int16(padding)
+    return Volume(voxels, GRID, padding=padding)
+
+
+def test_strength_blends_between_the_input_and_the_full_result():
+    scan = noisy()
+    full, half, none = (reconstruct(scan, FakeReconstructor(), ReconstructOptions(strength=s)) for s in (1.0, 0.5, 0.0))
+    np.testing.assert_array_equal(none.volume.voxels, scan.voxels)
+    np.testing.assert_allclose(half.difference, full.difference / 2, atol=1.0)
+    assert full.uncertainty is not None
+    assert half.uncertainty is not None
+    np.testing.assert_allclose(half.uncertainty, full.uncertainty / 2)
+    assert half.run.options["strength"] == 0.5
+
+
+def test_padding_is_untouched_and_no_number_lies_outside_those_of_the_scan():
+    scan = noisy(padding=-2000)
+    made = reconstruct(scan, FakeReconstructor())
+    outside = scan.voxels == -2000
+    assert (made.volume.voxels[outside] == -2000).all()
+    inside = made.volume.voxels[~outside]
+    assert scan.voxels[~outside].min() <= inside.min() <= inside.max() <= scan.voxels[~outside].max()
+    assert made.volume.voxels.dtype == np.int16
+    assert made.uncertainty is not None
+    assert not made.uncertainty[outside].any()
+
+
+def test_what_was_done_stands_in_the_history_and_the_scan_is_not_changed():
+    scan = noisy()
+    before = scan.voxels.copy()
+    made = reconstruct(scan, FakeReconstructor())
+    assert made.volume.history == ("ct-denoising by fake-mean 0.0.0",)
+    np.testing.assert_array_equal(scan.voxels, before)
+
+
+def test_a_gan_runs_only_where_it_is_accepted_and_says_what_it_is():
+    gan = FakeReconstructor(card=replace(FAKE_DENOISING_CARD, generative=True))
+    with pytest.raises(OptionError, match="may be invented"):
+        reconstruct(noisy(), gan)
+    made = reconstruct(noisy(), gan, ReconstructOptions(generative=True))
+    assert GENERATIVE in made.volume.history[-1]
+    assert made.warnings[0].startswith(GENERATIVE)
+
+
+def test_an_image_is_no_kspace_and_the_refusal_names_the_simulation():
+    mri = FakeReconstructor(card=replace(FAKE_DENOISING_CARD, task=Job.MRI))
+    with pytest.raises(ContractError, match=r"not k-space.*simulation"):
+        reconstruct(noisy(), mri)
+
+
+def test_kspace_is_no_image():
+    measured = KSpace(np.ones((4, 2, 16, 16), np.complex64), np.ones(GRID.shape, bool), GRID)
+    with pytest.raises(ContractError, match="takes an image"):
+        reconstruct(measured, FakeReconstructor())
+
+
+def test_a_model_that_reconstructs_nothing_is_refused():
+    with pytest.raises(ModelError, match="a model for ct-denoising"):
+        reconstruct(noisy(), FakeReconstructor(card=replace(FAKE_DENOISING_CARD, task="detection")))
+
+
+def test_the_classical_result_stands_beside_the_models():
+    plain = FakeReconstructor(card=replace(FAKE_DENOISING_CARD, name="plain"))
+    made = reconstruct(noisy(), FakeReconstructor(), baseline=plain)
+    assert made.baseline is not None
+    assert "plain" in made.baseline.history[-1]
+
+
+def test_an_answer_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch):
+    class Broken(FakeReconstructor):
+        def reconstruct(self, source, options, progress):
+            made = super().reconstruct(source, options, progress)
+            return replace(made, image=np.full_like(made.image, np.nan))
+
+    with pytest.raises(ModelError, match="NaN"):
+        reconstruct(noisy(), Broken())
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "inside"), [(5.0, None, 4.0, False), (5.0, 5.0, None, True), (np.nan, 0.0, 9.0, False)]
+)
+def test_a_check_says_whether_a_number_is_in_range(value, low, high, inside):
+    check = Check("noise", value, "HU", low, high)
+    assert check.inside is inside
+    assert ("OUT OF" in str(check)) is not inside
