@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests.training.lessons import TINY, teach
 from tomolens.cli.main import app
 from tomolens.cli.train import configured
 from tomolens.training.detector import TrainConfig
+from tomolens.training.reconstruction import ReconstructionConfig
 
 RUN = CliRunner()
 
@@ -55,6 +58,19 @@ def test_options_stand_above_the_file_and_the_file_above_the_run_that_is_gone_on
     assert (chosen.seed, chosen.ema, chosen.steps, chosen.batch, chosen.phantom_seeds) == (5, 0.9, 7, 8, (100,))
     assert configured(TrainConfig, tmp_path, None, {}) == TrainConfig(seed=1, steps=11, batch=2)
     assert configured(TrainConfig, tmp_path / "new", None, {}) == TrainConfig()
+
+
+def test_a_reconstruction_is_trained_with_its_jobs_defaults_under_the_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teach(monkeypatch)
+    (tmp_path / "mine.json").write_text('{"val_examples": 2}')
+    words = ["--data", tmp_path, "-o", tmp_path / "run", "--rounds", 1, "--config", tmp_path / "mine.json"]
+    result = RUN.invoke(app, ["train", "reconstruction", "ct-denoising", *map(str, words), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert "Trained 3 steps" in result.output
+    saved = ReconstructionConfig.from_json((tmp_path / "run" / "config.json").read_text())
+    assert saved == replace(TINY, rounds=1, val_examples=2)
 
 
 def test_every_field_of_the_configuration_can_be_set(tmp_path: Path) -> None:

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+from tests.training.lessons import TINY
 from tests.training.test_detector import SMALL
 from tomolens.core.errors import OptionError
 from tomolens.core.metrics import reliability
+from tomolens.core.reconstruction import Job
 from tomolens.models.classifier import load_classifier
 from tomolens.models.detector import load_detector
 from tomolens.models.inference import Backend
 from tomolens.models.networks import build
+from tomolens.models.registry import Bundle
 from tomolens.models.weights import load_weights
 from tomolens.training.classifier import ClassifierConfig
 from tomolens.training.config import RunConfig
@@ -33,6 +36,12 @@ SAID: dict[str, Any] = {
 
 def said(**changes: Any) -> Publication:
     return Publication(**{**SAID, **changes})
+
+
+DENOISER: dict[str, Any] = {
+    "task": "ct-denoising", "ranges": {"noise_hu": [5, 80]}, "default_min_score": None,
+    "input": {"modality": "CT", "unit": "HU", "max_spacing_mm": 5.0, "min_extent_mm": 0.5},
+}  # fmt: skip
 
 
 def run_in(folder: Path, config: RunConfig = SMALL, variance: float | None = None) -> torch.nn.Module:
@@ -67,6 +76,19 @@ def test_a_second_stage_is_published_with_its_task_and_calibration(tmp_path: Pat
     publish(tmp_path / "run", card, tmp_path / "bundle")
     classifier = load_classifier(tmp_path / "bundle", device="cpu")
     assert (classifier.card.task, classifier.card.calibration.classifier) == ("nodule classification", 0.9)
+
+
+@pytest.mark.parametrize("job", Job)
+def test_a_reconstruction_is_published_with_its_ranges_and_what_was_fitted_later(tmp_path: Path, job: Job) -> None:
+    run_in(tmp_path / "run", TINY)
+    card = said(**{**DENOISER, "task": str(job)}, settings={"dropout": 0.25}, generative=True)
+    bundle = publish(tmp_path / "run", card, tmp_path / "bundle")
+    read = Bundle.open(bundle.folder).card
+    assert (read.task, read.ranges, read.generative) == (job, {"noise_hu": (5, 80)}, True)
+    assert read.settings == {**TINY.settings, "dropout": 0.25}
+    assert read.input.min_extent_mm == 0.5
+    assert "`benchmarks/reconstruction.py`" in (tmp_path / "bundle" / "docs" / "README.md").read_text()
+    assert "default_min_score" not in json.loads((tmp_path / "bundle" / "configs" / "metadata.json").read_text())
 
 
 def test_publishing_changes_no_answer_even_where_a_variance_overflows_half_precision(tmp_path: Path) -> None:
@@ -113,6 +135,8 @@ def test_a_licence_of_ones_own_is_taken_from_beside_the_card(tmp_path: Path) -> 
         (json.dumps({**SAID, "nickname": "t"}), "unknown key 'nickname'; accepted are name, version"),
         (json.dumps({**SAID, "default_min_score": "high"}), "'high' is not of the kind"),
         (json.dumps({**SAID, "task": "drawing"}), "task is 'drawing'; accepted are detection"),
+        (json.dumps({**SAID, "default_min_score": None}), "default_min_score is needed of a detector"),
+        (json.dumps({**SAID, "task": "ct-denoising"}), "input is needed for ct-denoising: modality"),
         (json.dumps({**SAID, "licence_file": "absent"}), "absent, but there is no such file"),
     ],
 )

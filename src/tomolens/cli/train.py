@@ -12,10 +12,12 @@ import typer
 
 from tomolens.cli.stopping import INTERRUPTED
 from tomolens.core.errors import TomolensError
+from tomolens.core.reconstruction import Job  # noqa: TC001 - typer reads it at run time
 
 if TYPE_CHECKING:
     from tomolens.core.progress import Progress, Step
     from tomolens.training.classifier import ClassifierConfig
+    from tomolens.training.config import RunConfig
     from tomolens.training.detector import TrainConfig
 
 FIRST_PHANTOM_SEED = 100
@@ -42,7 +44,8 @@ Workers = Annotated[int | None, typer.Option(help="Processes that prepare patche
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Processes = Annotated[int, typer.Option(help="Processes that share each batch: one a GPU, or parts of the CPU.")]
 
-Chosen = TypeVar("Chosen", "TrainConfig", "ClassifierConfig")
+Chosen = TypeVar("Chosen", bound="RunConfig")
+Bred = TypeVar("Bred", "TrainConfig", "ClassifierConfig")
 
 
 @train_app.command(short_help="Train the lung nodule detector.")
@@ -110,6 +113,39 @@ def classifier(
     _train(ClassifierConfig, train_classifier, data, out, config, {**wishes, "detector": detector}, device, processes)
 
 
+@train_app.command(short_help="Train a reconstruction network.")
+def reconstruction(
+    job: Annotated[Job, typer.Argument(help="What is reconstructed.")],
+    data: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of images that train.")],
+    out: Out,
+    config: Config = None,
+    seed: Seed = None,
+    rounds: Rounds = None,
+    steps: Steps = None,
+    batch: BatchSize = None,
+    learning_rate: Rate = None,
+    start_from: StartFrom = None,
+    phantoms: Phantoms = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    processes: Processes = 1,
+) -> None:
+    """Train a network that makes images: of low-dose CT, of undersampled k-space, or of thick slices.
+
+    \b
+      tomolens train reconstruction ct-denoising --data scans/ -o run/
+
+    Configuration and OUT as of `tomolens train detector`.
+    """  # noqa: D301 - \b keeps typer from wrapping the example
+    from tomolens.training.reconstruction import ReconstructionConfig, config_for, train_reconstruction
+
+    wishes = _wishes(seed, rounds, steps, batch, learning_rate, start_from, phantoms, workers)
+    with refusals(), told() as tell:
+        chosen = configured(ReconstructionConfig, out, config, {**wishes, "job": str(job)}, config_for(job))
+        train_reconstruction(chosen, data, out, device, processes=processes, progress=tell)
+    _trained(chosen, out)
+
+
 def _wishes(
     seed: int | None,
     rounds: int | None,
@@ -135,7 +171,7 @@ def _wishes(
 
 
 def _train(
-    kind: type[Chosen],
+    kind: type[Bred],
     train: Callable[..., object],
     data: Path,
     out: Path,
@@ -150,6 +186,10 @@ def _train(
         chosen = configured(kind, out, config, wishes)
         loaded = load_dataset(data, chosen.phantom_seeds, tell)
         train(chosen, loaded, out, device, processes=processes, progress=tell)
+    _trained(chosen, out)
+
+
+def _trained(chosen: RunConfig, out: Path) -> None:
     typer.echo(f"Trained {chosen.total_steps} steps; publish with: tomolens train publish {out} CARD.json -o FOLDER")
 
 
@@ -207,12 +247,15 @@ def publish(
         Path,
         typer.Argument(
             exists=True,
-            help="JSON with name, version, summary, intended_use, trained_on, licence, default_min_score, figures.",
+            help="JSON with name, version, summary, intended_use, trained_on, licence, figures, task, ...",
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Model folder to write; an older one there is replaced.")],
 ) -> None:
-    """Write a run's weights and card as a model folder that `detect --model FOLDER` takes."""
+    """Write a run's weights and card as a model folder that `--model FOLDER` takes.
+
+    A detector's card also says its default_min_score; that of a reconstruction its input and ranges.
+    """
     from tomolens.training.publish import Publication
     from tomolens.training.publish import publish as write
 
@@ -253,8 +296,10 @@ def calibrate(
     typer.echo(f"{model}: the score is the logistic function of {weights}")
 
 
-def configured(kind: type[Chosen], out: Path, config: Path | None, wishes: dict[str, Any]) -> Chosen:
-    """A run's configuration: options above the file, the file above that of the run that is gone on with.
+def configured(
+    kind: type[Chosen], out: Path, config: Path | None, wishes: dict[str, Any], start: Chosen | None = None
+) -> Chosen:
+    """A run's configuration: options above the file, the file above ``start``; without a file that of the run in OUT.
 
     Raises
     ------
@@ -265,9 +310,13 @@ def configured(kind: type[Chosen], out: Path, config: Path | None, wishes: dict[
     from tomolens.training.runs import CONFIG
 
     base = config or (out / CONFIG if (out / CONFIG).is_file() else None)
-    chosen = kind() if base is None else kind.from_json(base.read_text(encoding="utf-8"), str(base))
+    values = json.loads((start or kind()).to_json())
+    if base is not None:
+        text = base.read_text(encoding="utf-8")
+        kind.from_json(text, str(base))
+        values |= json.loads(text)
     given = {name: value for name, value in wishes.items() if value is not None}
-    return record_of(kind, {**json.loads(chosen.to_json()), **given}, "the options")
+    return record_of(kind, {**values, **given}, "the options")
 
 
 @contextmanager

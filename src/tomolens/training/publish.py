@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save
 
 from tomolens.core.errors import OptionError
+from tomolens.core.reconstruction import Job
 from tomolens.io.atomic import whole_folder
 from tomolens.models.monai_config import HOW_TO_RUN, INFERENCE, inference_config, network_data_format
 from tomolens.models.registry import SECOND_STAGE, Bundle
@@ -21,6 +22,7 @@ from tomolens.training.classifier import ClassifierConfig
 from tomolens.training.config import RunConfig, record_of
 from tomolens.training.curves import draw_log
 from tomolens.training.detector import TrainConfig
+from tomolens.training.reconstruction import ReconstructionConfig
 from tomolens.training.runs import CONFIG, LOG, PLOT, load_checkpoint, read_log
 
 METADATA = Path("configs", "metadata.json")
@@ -33,15 +35,34 @@ _CHEST = {"modality": "CT", "unit": "HU", "max_spacing_mm": 5.0, "min_extent_mm"
 
 @dataclass(frozen=True)
 class Task:
-    """What a run that is published was trained for: how its configuration is read, and what MONAI's card calls it."""
+    """What a run that is published was trained for.
+
+    Parameters
+    ----------
+    config
+        How the run's configuration is read.
+    title
+        What MONAI's card calls the task.
+    input
+        What its models take where a publication does not say it; empty where it must.
+    benchmark
+        The script that measures it.
+    """
 
     config: type[RunConfig]
     title: str
+    input: Mapping[str, Any] = field(default_factory=dict)
+    benchmark: str = "benchmarks/reconstruction.py"
 
 
 TASKS: Mapping[str, Task] = {
-    "detection": Task(TrainConfig, "Lung nodule detection in chest CT"),
-    SECOND_STAGE: Task(ClassifierConfig, "Second look at suspected lung nodules in chest CT"),
+    "detection": Task(TrainConfig, "Lung nodule detection in chest CT", _CHEST, "benchmarks/detection.py"),
+    SECOND_STAGE: Task(
+        ClassifierConfig, "Second look at suspected lung nodules in chest CT", _CHEST, "benchmarks/detection.py"
+    ),
+    Job.DENOISING: Task(ReconstructionConfig, "Denoising of low-dose CT"),
+    Job.MRI: Task(ReconstructionConfig, "MR images from undersampled k-space"),
+    Job.SUPER_RESOLUTION: Task(ReconstructionConfig, "Thin slices from thick ones"),
 }
 
 
@@ -52,14 +73,18 @@ class Publication:
     Parameters
     ----------
     figures
-        Measured figures by name, as printed by ``benchmarks/detection.py``.
+        Measured figures by name, as printed by the task's benchmark.
     task
         One of `TASKS`.
+    default_min_score
+        Of a detector, the threshold where the user asks for none.
     changes
         What is new in this version; what an older version in the same folder said of itself is kept.
     input
-        What the model takes, as of `tomolens.core.card.InputContract`.
-    second_stage, calibration
+        What the model takes, as of `tomolens.core.card.InputContract`; for a reconstruction it must be said.
+    settings
+        Further arguments of the network, above those of the run: what was fitted after the training.
+    second_stage, calibration, ranges, generative
         As of `tomolens.core.card.ModelCard`; left out where empty.
     authors
         Whose model it is.
@@ -72,7 +97,7 @@ class Publication:
     Raises
     ------
     OptionError
-        If the task is unknown.
+        If the task is unknown, or something that it needs is not said.
     """
 
     name: str
@@ -81,13 +106,16 @@ class Publication:
     intended_use: str
     trained_on: str
     licence: str
-    default_min_score: float
     figures: Mapping[str, Any]
     task: str = "detection"
+    default_min_score: float | None = None
     changes: str = "first version"
-    input: Mapping[str, Any] = field(default_factory=lambda: dict(_CHEST))
+    input: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     second_stage: str = ""
     calibration: Mapping[str, float] = field(default_factory=dict)
+    ranges: Mapping[str, Any] = field(default_factory=dict)
+    generative: bool = False
     authors: str = "The Tomolens developers"
     reliability: str = ""
     licence_file: str = ""
@@ -95,6 +123,10 @@ class Publication:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise OptionError(f"task is {self.task!r}; accepted are {', '.join(TASKS)}.")
+        if self.task == "detection" and self.default_min_score is None:
+            raise OptionError("default_min_score is needed of a detector: the threshold where none is asked for.")
+        if not (self.input or TASKS[self.task].input):
+            raise OptionError(f"input is needed for {self.task}: modality, unit, max_spacing_mm, min_extent_mm.")
         for name in _FILES:
             if getattr(self, name) and not Path(getattr(self, name)).is_file():
                 raise OptionError(f"{name} is {getattr(self, name)}, but there is no such file.")
@@ -206,15 +238,20 @@ def _metadata(publication: Publication, config: RunConfig, rounds: int, before: 
 
 def _ours(publication: Publication, config: RunConfig, rounds: int) -> dict[str, Any]:
     training = {"seed": config.seed, "rounds": rounds, "patches": rounds * config.steps * config.batch}
-    further = {"second_stage": publication.second_stage, "calibration": dict(publication.calibration)}
+    further = {
+        "default_min_score": publication.default_min_score,
+        "second_stage": publication.second_stage,
+        "calibration": dict(publication.calibration),
+        "ranges": {name: list(bounds) for name, bounds in publication.ranges.items()},
+        "generative": publication.generative,
+    }
     return {
         "name": publication.name,
         "task": publication.task,
         "licence": publication.licence,
-        "input": dict(publication.input),
-        "default_min_score": publication.default_min_score,
+        "input": dict(publication.input or TASKS[publication.task].input),
         "network": config.network,
-        "settings": dict(config.settings),
+        "settings": {**config.settings, **publication.settings},
         "training": {**training, **({"start_from": config.start_from} if config.start_from else {})},
         "figures": dict(publication.figures),
         **{name: value for name, value in further.items() if value},
@@ -235,6 +272,6 @@ def _card(publication: Publication, config: RunConfig, plotted: bool) -> str:
         f"**Trained on.** {publication.trained_on}{start} Seed {config.seed}; the whole configuration is in"
         " `configs/train.json`, the loss by round in `docs/log.csv`.\n\n"
         f"**Licence.** {publication.licence}\n\n"
-        f"## Figures\n\nPrinted by `benchmarks/detection.py`, on data that was not trained on.\n\n"
+        f"## Figures\n\nPrinted by `{TASKS[publication.task].benchmark}`, on data that was not trained on.\n\n"
         f"| measure | value |\n|---|---|\n{figures}\n{trust}{plot}{how}"
     )

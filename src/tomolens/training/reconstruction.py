@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import torch
 
 _HOMES = {Job.DENOISING: "denoising", Job.MRI: "mri", Job.SUPER_RESOLUTION: "super_resolution"}
-"""Modules of this package, each with a function ``lesson(config, data, progress)`` that gives a `Lesson`."""
+"""Modules of this package, each with `CONFIG`, what a run is configured with where nothing else is said, and a function
+``lesson(config, data, progress)`` that gives a `Lesson`."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,18 @@ class Lesson(Protocol):
 
 def lesson_of(config: ReconstructionConfig, data: Path, progress: Progress = silent) -> Lesson:
     """The lesson of a run's job, its images read from the folder ``data`` and generated."""
-    lesson: Lesson = import_module(f"tomolens.training.{_HOMES[Job(config.job)]}").lesson(config, data, progress)
+    lesson: Lesson = _home(Job(config.job)).lesson(config, data, progress)
     return lesson
+
+
+def config_for(job: Job) -> ReconstructionConfig:
+    """What a run of a job is configured with where nothing else is said."""
+    config: ReconstructionConfig = _home(job).CONFIG
+    return config
+
+
+def _home(job: Job) -> Any:
+    return import_module(f"tomolens.training.{_HOMES[job]}")
 
 
 def train_reconstruction(
