@@ -8,14 +8,16 @@ import torch
 from torch import nn
 
 from tests.models.own_bundles import metadata, write_bundle
-from tomolens.core.errors import Cancelled, ContractError, ModelError
+from tomolens.core.errors import Cancelled, ContractError, ModelError, OutOfMemory
 from tomolens.core.grid import Grid
+from tomolens.core.progress import Step
 from tomolens.core.volume import Unit, Volume
 from tomolens.io.read import read_volume
 from tomolens.models.classifier import EDGE, NoduleClassifier, load_classifier, surroundings
-from tomolens.models.detector import load_detector
+from tomolens.models.detector import NoduleDetector, load_detector
 from tomolens.models.inference import Backend
 from tomolens.models.networks import build
+from tomolens.models.registry import find_bundle
 
 SAMPLE = Path(__file__).parents[2] / "sample_volumes" / "lungs_ct.nii.gz"
 TINY = {"channels": [4, 4, 8, 8]}
@@ -98,6 +100,81 @@ def test_looking_again_can_be_stopped() -> None:
         classifier().judge(torch.zeros(50, 50, 50), np.array([[25.0, 25, 25]]), stop)
 
 
+class Hungry(nn.Module):
+    """Runs out of memory above a number of places at once, on what the test takes for a GPU or everywhere."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        if len(patches) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB")
+        return Brightness()(patches)
+
+
+def test_out_of_memory_shows_fewer_places_at_once_says_so_and_changes_no_verdict() -> None:
+    image, places, told = torch.rand(60, 60, 60), np.random.default_rng(0).uniform(10, 50, (20, 3)), list[Step]()
+    look = classifier(Hungry(5)).look(told.append)
+    assert look.at(image, places) == classifier().judge(image, places)
+    assert look.notes == [
+        "Out of memory on cpu looking again at 16 places at once; trying 8.",
+        "Out of memory on cpu looking again at 8 places at once; trying 4.",
+    ]
+    assert [step.stage for step in told if step.remark] == look.notes
+
+
+def test_where_not_one_place_fits_the_needed_memory_is_named() -> None:
+    with pytest.raises(OutOfMemory, match=r"second stage needs about .* GiB of free memory even for one place"):
+        classifier(Hungry(0)).judge(torch.zeros(50, 50, 50), np.array([[25.0, 25, 25]]))
+
+
+class Spots(nn.Module):
+    """A detector that is sure of a place every 24 mm, whatever it is shown."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        answer = torch.zeros(1, 5, *(size // 4 for size in image.shape[2:]))
+        answer[:, 0] = -20
+        answer[:, 0, ::6, ::6, ::6] = 1
+        return answer
+
+
+def spotting(second: NoduleClassifier, sha256: str = "") -> NoduleDetector:
+    return NoduleDetector(second.card, Spots(), sha256, Backend(torch.device("cpu"), torch.float32), second)
+
+
+def test_where_not_one_place_fits_on_a_gpu_the_cpu_takes_over_and_the_detectors_run_notes_it(
+    monkeypatch: pytest.MonkeyPatch, sample_box: Volume
+) -> None:
+    class Starved(Hungry):
+        """What the test takes for a GPU computes in bfloat16."""
+
+        def forward(self, patches: torch.Tensor) -> torch.Tensor:
+            return super().forward(patches) if torch.is_autocast_enabled("cpu") else Brightness()(patches)
+
+    monkeypatch.setattr("tomolens.models.inference._has_bfloat16", lambda device: False)
+    monkeypatch.setattr(Backend, "name", property(lambda self: "cpu" if self == Backend.choose("cpu") else "cuda:0"))
+    gpu = Backend(torch.device("cpu"), torch.bfloat16)
+    findings, run = spotting(NoduleClassifier(classifier().card, Starved(0), "", gpu)).detect(sample_box)
+    assert len(findings) > 10
+    assert run.notes[-5:] == (
+        "Out of memory on cuda:0 looking again at 16 places at once; trying 8.",
+        "Out of memory on cuda:0 looking again at 8 places at once; trying 4.",
+        "Out of memory on cuda:0 looking again at 4 places at once; trying 2.",
+        "Out of memory on cuda:0 looking again at 2 places at once; trying 1.",
+        "Out of memory on cuda:0 looking again at 1 places at once; going on with the CPU.",
+    )
+
+
+def test_an_answer_that_is_no_number_is_refused() -> None:
+    class Lost(nn.Module):
+        def forward(self, patches: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(patches), 5), float("nan"))
+
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        classifier(Lost()).judge(torch.zeros(50, 50, 50), np.array([[25.0, 25, 25]]))
+
+
 @pytest.mark.parametrize("name", ["nodule_cnn_3d", "nodule_views_25d"])
 def test_both_networks_answer_for_each_place_alone(name) -> None:
     torch.manual_seed(0)
@@ -143,3 +220,55 @@ def test_without_a_second_stage_nothing_is_said_of_texture(sample_box: Volume) -
     assert findings
     assert {(finding.texture, finding.malignancy) for finding in findings} == {("", None)}
     assert "second_stage" not in run.options
+
+
+def detector_naming(folder: Path, second: Path) -> Path:
+    """A detector of one's own, untrained, whose card names a second stage."""
+    settings = {"channels": [8, 8, 8, 8], "pyramid": 8}
+    card = metadata("mine", task="detection", network="center_net", settings=settings, input=CT)
+    card["tomolens"] |= {"second_stage": str(second), "recipe": {}}
+    return write_bundle(folder, card)
+
+
+def test_the_shipped_second_stages_were_calibrated_with_the_shipped_detector() -> None:
+    for name in ("lung-nodule-classifier-3d", "lung-nodule-classifier-25d"):
+        detector = load_detector(device="cpu", second_stage=name)
+        assert isinstance(detector, NoduleDetector)
+        assert detector.doubt == ""
+
+
+def test_a_second_stage_that_was_calibrated_with_another_detector_is_refused_unless_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    known = {"detector": "theirs", "weights_sha256": "ab" * 32}
+    second = second_stage(tmp_path / "second", calibrated_for=known)
+    mine = detector_naming(tmp_path / "mine", second)
+    with pytest.raises(ModelError, match=r"tiny-second was calibrated with theirs \(weights abab.*\), not with mine"):
+        load_detector(mine, device="cpu")
+    asked = load_detector(mine, device="cpu", second_stage=second)
+    assert isinstance(asked, NoduleDetector)
+    assert "these scores are not calibrated" in asked.doubt
+    right = {"detector": "mine", "weights_sha256": find_bundle(mine).weights_sha256}
+    mended = second_stage(tmp_path / "mended", calibrated_for=right)
+    paired = load_detector(detector_naming(tmp_path / "again", mended), device="cpu")
+    assert isinstance(paired, NoduleDetector)
+    assert paired.doubt == ""
+
+
+def test_every_run_notes_that_its_scores_are_not_calibrated(tmp_path: Path, sample_box: Volume) -> None:
+    known = {"detector": "theirs", "weights_sha256": "ab" * 32}
+    second = load_classifier(second_stage(tmp_path, calibrated_for=known), device="cpu")
+    told: list[Step] = []
+    _, run = spotting(second, "cd" * 32).detect(sample_box, told.append)
+    (note,) = run.notes
+    assert note.endswith("(weights cdcdcdcdcdcd): these scores are not calibrated.")
+    assert note in [step.stage for step in told if step.remark]
+    assert spotting(second, "ab" * 32).doubt == ""
+
+
+def test_a_card_from_before_the_detector_was_named_still_loads_and_the_run_notes_what_is_not_known(
+    tmp_path: Path,
+) -> None:
+    detector = load_detector(detector_naming(tmp_path / "mine", second_stage(tmp_path / "second")), device="cpu")
+    assert isinstance(detector, NoduleDetector)
+    assert "does not say which detector it was calibrated with; with mine" in detector.doubt

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import expit
 
-from tomolens.core.card import Calibration
+from tests.models.test_classifier import detector_naming, second_stage
+from tomolens.core.card import CalibratedFor, Calibration
+from tomolens.core.errors import ModelError
 from tomolens.core.metrics import expected_calibration_error
-from tomolens.models.detector import Candidates
-from tomolens.training.calibration import Judged, fit
+from tomolens.models.detector import Candidates, load_detector
+from tomolens.models.registry import Bundle
+from tomolens.training.calibration import Judged, calibrate, calibrated_detector, fit
 
 TRUE = np.array([0.4, 1.1, -2.0])
 
@@ -51,3 +56,25 @@ def test_no_stage_is_ever_counted_against_itself() -> None:
 def test_without_calibration_a_score_is_the_detectors_own() -> None:
     marked = Candidates(np.zeros((2, 3)), np.ones(2), np.array([-1.0, 2.0]), ())
     np.testing.assert_allclose(marked.scores(Calibration()), expit([-1.0, 2.0]))
+
+
+def test_a_calibrated_second_stage_names_its_detector_and_is_taken_with_it_without_being_asked_for(
+    tmp_path: Path,
+) -> None:
+    stranger = {"detector": "theirs", "weights_sha256": "ab" * 32}
+    second = second_stage(tmp_path / "second", calibrated_for=stranger)
+    mine = detector_naming(tmp_path / "mine", second)
+    with pytest.raises(ModelError, match="not calibrated"):
+        load_detector(mine, device="cpu")
+    marker = calibrated_detector(second, mine, "cpu")
+    scale = calibrate(second, marker, drawn(500))
+    assert Bundle.open(second).card.calibrated_for == CalibratedFor("mine", Bundle.open(mine).weights_sha256)
+    paired = load_detector(mine, device="cpu")
+    assert paired.second_stage.card.calibration.classifier == pytest.approx(scale.classifier, abs=1e-4)
+    assert paired.doubt == ""
+
+
+def test_a_detectors_own_calibration_names_no_other_model(tmp_path: Path) -> None:
+    mine = detector_naming(tmp_path, Path("none"))
+    calibrate(mine, calibrated_detector(mine, None, "cpu"), drawn(500))
+    assert Bundle.open(mine).card.calibrated_for is None

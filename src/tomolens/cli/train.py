@@ -291,7 +291,7 @@ def calibrate(
     with refusals(), told() as tell:
         marker = calibration.calibrated_detector(model, detector, device)
         cases = calibration.cases(load_dataset(data, seeds, tell), a_scan, tell)
-        scale = calibration.calibrate(model, calibration.judged(marker, cases))
+        scale = calibration.calibrate(model, marker, calibration.judged(marker, cases))
     weights = f"{scale.detector:.3f} x detector + {scale.classifier:.3f} x second stage {scale.offset:+.3f}"
     typer.echo(f"{model}: the score is the logistic function of {weights}")
 

@@ -87,6 +87,14 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class CalibratedFor:
+    """The detector that a second stage was calibrated with: its name, and the SHA-256 of its weights file, in hex."""
+
+    detector: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """What a reader must know of a model before trusting it.
 
@@ -103,7 +111,9 @@ class ModelCard:
     second_stage
         Of a detector, the name of the model that looks again at what it marks; empty where there is none.
     calibration
-        Of a detector, for its use alone; of a second stage, for its use with the detector that it was trained for.
+        Of a detector, for its use alone; of a second stage, for its use with the detector that it was calibrated for.
+    calibrated_for
+        Of a second stage, that detector; None where nobody said.
     origin
         Where an imported model came from and what that means for its figures; empty for our own.
     ranges
@@ -129,6 +139,7 @@ class ModelCard:
     recipe: Mapping[str, Any] = field(default_factory=dict, repr=False)
     second_stage: str = ""
     calibration: Calibration = Calibration()
+    calibrated_for: CalibratedFor | None = None
     origin: str = ""
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     generative: bool = False
@@ -161,6 +172,7 @@ class ModelCard:
                 recipe=ours.get("recipe", {}),
                 second_stage=str(ours.get("second_stage", "")),
                 calibration=Calibration(**ours.get("calibration", {})),
+                calibrated_for=CalibratedFor(**ours["calibrated_for"]) if "calibrated_for" in ours else None,
                 origin=str(ours.get("origin", "")),
                 ranges={str(name): (float(low), float(high)) for name, (low, high) in ours.get("ranges", {}).items()},
                 generative=bool(ours.get("generative", False)),

@@ -22,11 +22,11 @@ from tomolens.core.errors import ModelError
 from tomolens.core.finding import Finding
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.core.run import Run
-from tomolens.models.classifier import NoduleClassifier, Verdict, classifier_of
+from tomolens.models.classifier import NoduleClassifier, Verdict, calibrated_apart, classifier_of
 from tomolens.models.inference import Backend, Pass
 from tomolens.models.lungs import BOX_MARGIN_MM, Lungs, find_lungs
 from tomolens.models.networks import CELL_MM, folded
-from tomolens.models.registry import find_bundle, find_second_stage
+from tomolens.models.registry import NO_SECOND_STAGE, find_bundle, find_second_stage
 from tomolens.models.tensors import NETWORK_MM, isotropic, normalised
 from tomolens.models.weights import filled
 
@@ -160,10 +160,20 @@ class NoduleDetector:
         ------
         ContractError
             If there is no lung in the volume.
+        OutOfMemory
+            If a stage does not fit into the CPU's memory either.
         """
         started, clock, once = datetime.now(UTC), _Clock(), Pass(self._network, self.backend, progress)
+        if self.doubt:
+            once.note(self.doubt)
         candidates = self._marked(volume, once, clock)
         return self._findings(candidates), self._run(volume, once, clock, started)
+
+    @property
+    def doubt(self) -> str:
+        """What every run notes where the second stage was not calibrated with this detector; else empty."""
+        second = self.second_stage
+        return "" if second is None else calibrated_apart(second.card, self.card, self.weights_sha256)
 
     def candidates(self, volume: Volume) -> Candidates:
         """What both stages answer, before calibration."""
@@ -180,9 +190,17 @@ class NoduleDetector:
         clock.lap("resample")
         peaks = _held(peaks_of(once.over(image)), box.grid, lungs)
         clock.lap("network")
-        verdicts = self.second_stage.judge(image, peaks.kji, once.progress) if self.second_stage else []
+        verdicts = self._looked_again(image, peaks, once)
         clock.lap("second stage")
         return Candidates(box.grid.to_mm(peaks.kji), peaks.diameters_mm, logit(peaks.scores), verdicts)
+
+    def _looked_again(self, image: torch.Tensor, peaks: Peaks, once: Pass) -> list[Verdict]:
+        if self.second_stage is None:
+            return []
+        look = self.second_stage.look(once.progress)
+        verdicts = look.at(image, peaks.kji)
+        once.notes += look.notes
+        return verdicts
 
     def _findings(self, candidates: Candidates) -> list[Finding]:
         """Candidates as findings, surest first by the calibrated score."""
@@ -268,12 +286,14 @@ def load_detector(
         ``auto`` (a CUDA GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, or ``openvino`` where it is installed.
     second_stage
         The model that looks again at each candidate, by name or folder; None takes the one that the detector's card
-        names, ``"none"`` does without.
+        names, ``"none"`` does without. One that was calibrated with another detector is taken where it is asked for,
+        and every run notes that its scores are not calibrated.
 
     Raises
     ------
     ModelError
-        If there is no such model, it is of another kind, or its folder is incomplete or damaged.
+        If there is no such model, it is of another kind, its folder is incomplete or damaged, or the second stage that
+        the detector's card names was calibrated with another detector.
     OptionError
         If the device is unknown or not in this machine.
     """
@@ -288,4 +308,10 @@ def load_detector(
     card, network, digest = filled(bundle)
     again = find_second_stage(bundle, second_stage)
     second = None if again is None else classifier_of(again, backend)
-    return NoduleDetector(card, folded(network), digest, backend, second)
+    detector = NoduleDetector(card, folded(network), digest, backend, second)
+    if second_stage is None and second is not None and second.card.calibrated_for is not None and detector.doubt:
+        raise ModelError(
+            f"{detector.doubt} Calibrate a copy of it (tomolens train calibrate FOLDER --detector {bundle.folder}), or "
+            f'choose: the second stage {second.card.name} by its name, to use it as it is, or "{NO_SECOND_STAGE}".'
+        )
+    return detector

@@ -126,7 +126,7 @@ class Pass:
 
     def __post_init__(self) -> None:
         if self.backend.reason:
-            self._note(self.backend.reason)
+            self.note(self.backend.reason)
 
     def over(self, image: torch.Tensor) -> torch.Tensor:
         """(k, j, i) float32 to (channels, k/4, j/4, i/4) float32 on the CPU.
@@ -154,16 +154,17 @@ class Pass:
         """Halve the slab; below the smallest move to the CPU; there give up."""
         if slab > SMALLEST_SLAB:
             smaller = max(SMALLEST_SLAB, slab // 2 // DEEPEST_STRIDE * DEEPEST_STRIDE)
-            self._note(f"Out of memory on {self.backend.name} with slabs of {slab} mm; trying {smaller} mm.")
+            self.note(f"Out of memory on {self.backend.name} with slabs of {slab} mm; trying {smaller} mm.")
             return smaller
         if self.backend.name != "cpu":
-            self._note(f"Out of memory on {self.backend.name}; going on with the CPU.")
+            self.note(f"Out of memory on {self.backend.name}; going on with the CPU.")
             self.backend = Backend.choose("cpu")
             return max(SMALLEST_SLAB, WHOLE_UP_TO_VOXELS // plane // DEEPEST_STRIDE * DEEPEST_STRIDE)
         needed = (SMALLEST_SLAB + 2 * HALO_VOXELS) * plane * 50 / 2**30
         raise OutOfMemory(f"The network needs about {needed:.1f} GiB of free memory even in its smallest slabs.")
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Say it now and keep it for the run."""
         self.notes.append(text)
         self.progress(Step(text, 0, 0, remark=True))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from tomolens.core.card import Calibration
+from tomolens.core.card import CalibratedFor, Calibration
 from tomolens.core.errors import ModelError, OptionError
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.io.atomic import whole_file
@@ -97,8 +97,10 @@ def cases(data: TrainingData, a_scan: int = 3, progress: Progress = silent) -> I
         yield case_of(lung, donors, number)
 
 
-def calibrate(folder: Path, seen: Judged) -> Calibration:
-    """Fit what a model folder's scores mean, and write it into its card.
+def calibrate(folder: Path, marker: NoduleDetector, seen: Judged) -> Calibration:
+    """Fit what a model folder's scores mean, and write it into its card; into a second stage's, for which detector.
+
+    ``marker`` is what `calibrated_detector` gave for the folder, ``seen`` what it marked.
 
     Raises
     ------
@@ -106,9 +108,12 @@ def calibrate(folder: Path, seen: Judged) -> Calibration:
         If ``folder`` holds no model.
     """
     bundle = Bundle.open(folder)
-    scale = fit(seen, second_stage=is_second_stage(bundle))
+    again = is_second_stage(bundle)
+    scale = fit(seen, second_stage=again)
     metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     metadata["tomolens"]["calibration"] = {name: round(value, 4) for name, value in asdict(scale).items()}
+    if again:
+        metadata["tomolens"]["calibrated_for"] = asdict(CalibratedFor(marker.card.name, marker.weights_sha256))
     with whole_file(folder / METADATA) as temporary:
         temporary.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     return scale

@@ -84,7 +84,7 @@ class Publication:
         What the model takes, as of `tomolens.core.card.InputContract`; for a reconstruction it must be said.
     settings
         Further arguments of the network, above those of the run: what was fitted after the training.
-    second_stage, calibration, ranges, generative
+    second_stage, calibration, calibrated_for, ranges, generative
         As of `tomolens.core.card.ModelCard`; left out where empty.
     authors
         Whose model it is.
@@ -114,6 +114,7 @@ class Publication:
     settings: Mapping[str, Any] = field(default_factory=dict)
     second_stage: str = ""
     calibration: Mapping[str, float] = field(default_factory=dict)
+    calibrated_for: Mapping[str, str] = field(default_factory=dict)
     ranges: Mapping[str, Any] = field(default_factory=dict)
     generative: bool = False
     authors: str = "The Tomolens developers"
@@ -242,6 +243,7 @@ def _ours(publication: Publication, config: RunConfig, rounds: int) -> dict[str,
         "default_min_score": publication.default_min_score,
         "second_stage": publication.second_stage,
         "calibration": dict(publication.calibration),
+        "calibrated_for": dict(publication.calibrated_for),
         "ranges": {name: list(bounds) for name, bounds in publication.ranges.items()},
         "generative": publication.generative,
     }
