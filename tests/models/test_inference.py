@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from tomolens.core.progress import Step, silent
 from tomolens.models import inference
 from tomolens.models.inference import Backend, Pass, finite
 from tomolens.models.networks import CenterNet, folded
+from tomolens.models.streaming import streamed
 
 FLOAT = Backend(torch.device("cpu"), torch.float32)
 
@@ -32,6 +35,22 @@ def test_folding_the_norms_changes_no_answer() -> None:
         after = folded(whole)(image)
     torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
     assert not any(isinstance(m, torch.nn.BatchNorm3d) for m in whole.modules())
+
+
+def test_norms_that_a_team_shared_are_folded_as_plain_ones_are() -> None:
+    torch.manual_seed(1)
+    plain = CenterNet(channels=(8, 8, 16, 16), pyramid=8)
+    plain(torch.randn(2, 1, 32, 32, 32))
+    shared = torch.nn.SyncBatchNorm.convert_sync_batchnorm(deepcopy(plain))
+    assert any(isinstance(m, torch.nn.SyncBatchNorm) for m in shared.modules())
+    assert list(shared.state_dict()) == list(plain.state_dict())
+    image = torch.randn(1, 1, 48, 32, 32)
+    with torch.inference_mode():
+        before = plain.eval()(image)
+        torch.testing.assert_close(shared.eval()(image), before)
+        torch.testing.assert_close(streamed(deepcopy(shared), torch.float32)(image), before, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(folded(shared)(image), before, atol=1e-4, rtol=1e-4)
+    assert not any(isinstance(m, torch.nn.SyncBatchNorm) for m in shared.modules())
 
 
 def test_sizes_are_padded_with_air_to_what_the_network_takes(network: torch.nn.Module) -> None:

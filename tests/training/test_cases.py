@@ -20,7 +20,7 @@ def lung() -> Background:
     return Background("even", voxels, (mark,), inner.astype(np.int16), inner[:4].astype(np.int16), 1.0, "scan", grid)
 
 
-def donor(diameter_mm: float = 8.0, texture: int = 5) -> Donor:
+def donor(diameter_mm: float = 8.0, texture: int | None = 5) -> Donor:
     radius = np.linalg.norm(np.indices((31, 31, 31)) - 15, axis=0)
     mask = radius <= diameter_mm / 2
     return donor_of("ball", np.where(mask, 40, -850), mask, texture)
@@ -62,3 +62,8 @@ def test_a_mark_on_what_the_lung_held_before_is_ignored_and_one_on_a_ball_is_fal
     assert match(marked).ignored == 1
     assert match(marked).false_scores.tolist() == [0.8]
     assert marked.labels["place"]
+
+
+def test_a_nodule_that_nobody_rated_is_not_called_solid() -> None:
+    case = case_of(lung(), [donor(texture=None)], 4, altered=True)
+    assert {nodule.texture for nodule in case.nodules} == {"not rated"}

@@ -6,16 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils.data import default_collate
 
+from tests.models.own_bundles import metadata, write_bundle
 from tests.training.test_patches import ball, lung
+from tomolens.core.errors import Cancelled, ReadError
 from tomolens.core.metrics import auc
+from tomolens.core.progress import Step
 from tomolens.models import inference
 from tomolens.models.classifier import EDGE
 from tomolens.training.backgrounds import Mark
 from tomolens.training.candidates import UNKNOWN, CandidatePatches, CandidateRecipe, texture_class
-from tomolens.training.classifier import ClassifierConfig, _train, verdict_loss
+from tomolens.training.classifier import ClassifierConfig, _train, train_classifier, verdict_loss
 from tomolens.training.learner import Learner
+from tomolens.training.runs import load_checkpoint
 from tomolens.training.sources import TrainingData
 from tomolens.training.team import Team
 
@@ -30,10 +35,10 @@ def single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "_has_bfloat16", lambda device: False)
 
 
-def candidates(count: int = 120, **changes) -> CandidatePatches:
-    lungs = [lung(0), lung(1, marks=(Mark((60.0, 60.0, 60.0), 10.0, True),))]
-    recipe = CandidateRecipe(kinds=(("scan", 1.0),), **changes)
-    return CandidatePatches(lungs, [ball(malignancy=1.0)], [[(40.0, 50.0, 60.0)], []], range(count), 5, recipe)
+def candidates(count: int = 120, kind: str = "scan", texture: int | None = 5, **changes) -> CandidatePatches:
+    lungs = [lung(0, kind), lung(1, kind, marks=(Mark((60.0, 60.0, 60.0), 10.0, True),))]
+    recipe, donor = CandidateRecipe(kinds=((kind, 1.0),), **changes), ball(texture=texture, malignancy=1.0)
+    return CandidatePatches(lungs, [donor], [[(40.0, 50.0, 60.0)], []], range(count), 5, recipe)
 
 
 def test_the_same_number_gives_the_same_patch() -> None:
@@ -49,6 +54,24 @@ def test_half_the_patches_show_a_nodule_and_only_what_is_known_is_taught() -> No
     assert {label["malignancy"] for label in labels if label["nodule"] == 0} == {UNKNOWN}
     assert {label["texture"] for label in labels if label["nodule"] == 0} == {UNKNOWN}
     assert {label["malignancy"] for label in labels if label["nodule"] == UNKNOWN} == {1.0}
+
+
+def labels_of(patches: CandidatePatches) -> list[tuple[float, int]]:
+    """Malignancy and texture of each."""
+    return [(float(patches[n]["malignancy"]), int(patches[n]["texture"])) for n in range(len(patches))]
+
+
+def test_a_nodule_whose_texture_nobody_rated_teaches_malignancy_but_no_texture() -> None:
+    labels = labels_of(candidates(40, texture=None, nodules=1.0, own=0.0))
+    assert {texture for _, texture in labels} == {UNKNOWN}
+    assert {malignancy for malignancy, _ in labels} == {UNKNOWN, 1.0}
+
+
+def test_the_nodule_in_the_middle_of_a_cube_is_not_taught_as_one_that_grew_in_a_lung() -> None:
+    alone = {"nodules": 1.0, "as_found": 0.0, "own": 1.0, "altered": 0.0}
+    in_scan, in_cube = (labels_of(candidates(6, kind, **alone)) for kind in ("scan", "cube"))
+    assert set(in_scan) == {(UNKNOWN, UNKNOWN)}, "the scan's own nodule, unrated"
+    assert set(in_cube) == {(1.0, 2)}, "blended in; the cube's own is left to what is shown as found"
 
 
 def test_a_blended_nodule_is_in_the_middle_of_its_patch() -> None:
@@ -102,6 +125,52 @@ def test_a_stopped_run_goes_on_to_exactly_the_same_weights(tmp_path: Path, netwo
     resumed = trained(tmp_path / "stopped")
     for name, tensor in whole.averaged.state_dict().items():
         assert torch.equal(tensor, resumed.averaged.state_dict()[name]), name
+
+
+def own_detector(folder: Path) -> Path:
+    settings = {"channels": [8, 8, 8, 8], "pyramid": 8}
+    return write_bundle(folder, metadata("mine", task="detection", network="center_net", settings=settings))
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassifierConfig:
+    """A run in ``tmp_path/run`` that was stopped after its first round; its configuration."""
+    config = ClassifierConfig(**{**vars(SMALL), "detector": str(own_detector(tmp_path / "detector"))})
+    marked = ([(40.0, 50.0, 60.0)], [])
+    monkeypatch.setattr("tomolens.training.classifier.marked_places", lambda *_: marked)
+
+    def stop(step: Step) -> None:
+        if step.done > 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        train_classifier(config, TrainingData((lung(0), lung(1)), (ball(),)), tmp_path / "run", "cpu", progress=stop)
+    assert load_checkpoint(tmp_path / "run")["round"] == 1
+    monkeypatch.setattr("tomolens.training.classifier.marked_places", lambda *_: pytest.fail("It is marked anew."))
+    return config
+
+
+def test_a_run_goes_on_with_the_marks_that_it_began_with(tmp_path: Path, stopped: ClassifierConfig) -> None:
+    learner = train_classifier(stopped, TrainingData((lung(0), lung(1)), (ball(),)), tmp_path / "run", "cpu")
+    after = load_checkpoint(tmp_path / "run")
+    assert learner.steps == stopped.total_steps
+    assert (after["round"], after["marked"]) == (2, ([(40.0, 50.0, 60.0)], []))
+    assert after["lungs"] == ["lung-0", "lung-1"]
+
+
+def test_a_run_does_not_go_on_with_other_lungs(tmp_path: Path, stopped: ClassifierConfig) -> None:
+    for lungs in ((lung(0), lung(7)), (lung(1), lung(0)), (lung(0),)):
+        with pytest.raises(ReadError, match=r"run was trained on 2 lungs, [01] of them others than the [12] that"):
+            train_classifier(stopped, TrainingData(lungs, (ball(),)), tmp_path / "run", "cpu")
+
+
+def test_a_run_does_not_go_on_with_a_detector_whose_weights_have_changed(
+    tmp_path: Path, stopped: ClassifierConfig
+) -> None:
+    weights = tmp_path / "detector" / "models" / "model.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
+    with pytest.raises(ReadError, match=r"what mine marked with other weights \(\w{12}\) than it has now"):
+        train_classifier(stopped, TrainingData((lung(0), lung(1)), (ball(),)), tmp_path / "run", "cpu")
 
 
 def test_it_learns_to_tell_a_nodule_from_parenchyma(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tomolens.core.volume import Unit, Volume
 from tomolens.io.write import write_volume
 from tomolens.training.dataset import Split, read_dataset
 from tomolens.training.describe import describe
-from tomolens.training.sources import load_dataset, open_dataset
+from tomolens.training.sources import load_dataset, nodule_donors, open_dataset
 
 LUNA16 = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
 
@@ -73,6 +73,16 @@ def describes(folder: Path, **sections: Any) -> Path:
     return file
 
 
+def cubes_in(folder: Path, *patients: str) -> dict[str, Any]:
+    """An npz with a nodule of each of these patients, and the object that describes it."""
+    mask = np.linalg.norm(np.indices((51, 51, 51)) - 25, axis=0) < 5
+    image = np.where(mask, 30, -850).astype(np.int16)
+    count = len(patients)
+    names = [f"cube of {patient}" for patient in patients]
+    np.savez(folder / "cubes.npz", image=[image] * count, mask=[mask] * count, name=names, patient=list(patients))
+    return {"path": "cubes.npz"}
+
+
 def test_scans_marks_and_nodules_come_as_described_and_val_apart(folder: Path) -> None:
     data = load_dataset(folder)
     (lung,), (donor,) = data.backgrounds, data.donors
@@ -85,6 +95,12 @@ def test_scans_marks_and_nodules_come_as_described_and_val_apart(folder: Path) -
     assert data.held_out is not None
     assert [b.name for b in data.held_out.backgrounds] == ["b"]
     assert [m.nodule for m in data.held_out.backgrounds[0].marks] == [False]
+
+
+def test_what_nobody_rated_stays_unrated(folder: Path) -> None:
+    nodule = {"image": "nodule_image.nii", "mask": "nodule_mask.nii", "patient": "p3"}
+    file = describes(folder, nodule_volumes=[nodule], cubes=[cubes_in(folder, "p4")])
+    assert [(donor.texture, donor.malignancy) for donor in nodule_donors(file)] == [(None, None)] * 2
 
 
 def test_a_section_may_be_a_table_with_columns_of_its_own(folder: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.training.test_patches import ball, lung
-from tomolens.core.errors import Cancelled, OptionError
+from tomolens.core.errors import Cancelled, OptionError, ReadError
 from tomolens.core.progress import Step
 from tomolens.models import inference
 from tomolens.training.detector import TrainConfig, Trainer, detection_loss
@@ -92,6 +92,13 @@ def test_another_configuration_does_not_go_on_in_the_same_folder(tmp_path: Path)
     trained(tmp_path)
     with pytest.raises(OptionError, match="another configuration"):
         trainer_in(tmp_path, replace(SMALL, seed=1))
+
+
+def test_other_lungs_do_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
+    trained(tmp_path)
+    others = TrainingData((lung(0), lung(7)), (ball(),))
+    with pytest.raises(ReadError, match="trained on 2 lungs, 1 of them others than the 2 that the data hold now"):
+        Trainer(SMALL, others, tmp_path, Team(inference.Backend.choose("cpu")))
 
 
 def test_the_configuration_survives_its_file() -> None:

@@ -20,7 +20,7 @@ def lung(seed: int = 0, kind: str = "scan", marks: tuple[Mark, ...] = ()) -> Bac
     return Background(f"lung-{seed}", voxels, marks, inner, near, 1.0, kind)
 
 
-def ball(diameter: float = 9.0, hu: float = 40.0, texture: int = 5, malignancy: float | None = None):
+def ball(diameter: float = 9.0, hu: float = 40.0, texture: int | None = 5, malignancy: float | None = None):
     distance = np.linalg.norm(np.indices((31, 31, 31)) - 15, axis=0)
     mask = distance <= diameter / 2
     return donor_of("ball", np.where(mask, hu, -860.0), mask, texture, malignancy)

@@ -17,7 +17,7 @@ from tomolens.core.reconstruction import Job
 from tomolens.models.classifier import load_classifier
 from tomolens.models.detector import load_detector
 from tomolens.models.inference import Backend
-from tomolens.models.networks import build
+from tomolens.models.networks import build, folded
 from tomolens.models.registry import Bundle
 from tomolens.models.weights import load_weights
 from tomolens.training.classifier import ClassifierConfig
@@ -44,9 +44,12 @@ DENOISER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def run_in(folder: Path, config: RunConfig = SMALL, variance: float | None = None) -> torch.nn.Module:
+def run_in(
+    folder: Path, config: RunConfig = SMALL, variance: float | None = None, network: torch.nn.Module | None = None
+) -> torch.nn.Module:
     """A run that has saved its first round; its averaged network."""
-    learner = Learner(start_network(config), config, Team(Backend(torch.device("cpu"), torch.float32)))
+    team = Team(Backend(torch.device("cpu"), torch.float32))
+    learner = Learner(network or start_network(config), config, team)
     if variance is not None:
         learner.averaged.module.head[0].adn.N.running_var.fill_(variance)
     row = {"round": 1, "steps": 3, "score_loss": 1.0, "box_loss": 0.5, "seconds": 1.0}
@@ -99,6 +102,18 @@ def test_publishing_changes_no_answer_even_where_a_variance_overflows_half_preci
     image = torch.rand(1, 1, 32, 32, 32)
     with torch.inference_mode():
         torch.testing.assert_close(network.eval()(image), averaged(image), atol=2e-3, rtol=2e-2)
+
+
+def test_what_a_team_trained_with_shared_norms_is_published_as_one_process_would(tmp_path: Path) -> None:
+    network = start_network(SMALL)
+    network(torch.rand(2, 1, 32, 32, 32))
+    averaged = run_in(tmp_path / "run", network=torch.nn.SyncBatchNorm.convert_sync_batchnorm(network))
+    publish(tmp_path / "run", said(), tmp_path / "bundle")
+    published = build(SMALL.network, SMALL.settings)
+    load_weights(published, tmp_path / "bundle" / "models" / "model.safetensors")
+    image = torch.rand(1, 1, 32, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(published)(image), averaged(image), atol=2e-3, rtol=2e-2)
 
 
 def test_a_published_model_can_be_fine_tuned_and_the_new_card_says_so(tmp_path: Path) -> None:

@@ -139,12 +139,14 @@ def build(name: str, settings: Mapping[str, Any]) -> nn.Module:
 
 
 def folded(network: nn.Module) -> nn.Module:
-    """Fold each batch norm into the convolution before it, in place; for inference (about a fifth faster)."""
+    """Fold each batch norm into the convolution before it, in place; for inference (about a fifth faster).
+
+    `torch.nn.SyncBatchNorm`, which a team on GPUs trains with, is folded as the plain one is.
+    """
     network.eval()
     for block in network.modules():
-        if isinstance(block, Convolution) and isinstance(
-            getattr(getattr(block, "adn", None), "N", None), nn.BatchNorm3d
-        ):
+        norm = getattr(getattr(block, "adn", None), "N", None)
+        if isinstance(block, Convolution) and isinstance(norm, nn.BatchNorm3d | nn.SyncBatchNorm):
             block.conv = fuse_conv_bn_eval(block.conv, block.adn.N)
             block.adn.N = nn.Identity()
     return network

@@ -36,10 +36,11 @@ class CandidateRecipe:
 
     ``nodules`` is the share of patches with a nodule in their middle: ``as_found`` of them with as much of their own
     surroundings as was kept (malignancy and texture are learned from these, but not what a nodule is: the frame would
-    tell), ``own`` of them in the lung where they grew, the others blended into a lung, ``altered`` of these in size and
-    density. ``subsolid`` of all these nodules are drawn from the ground-glass and part-solid ones alone. Of the patches
-    without, ``decoys`` show a ball of another lung and ``anywhere`` a random place, the others a place that the
-    detector marked; ``neighbours`` of all those have a nodule off their middle.
+    tell), ``own`` of them in the lung where they grew (of scans and phantoms; a cube's nodule lies in its middle, so
+    the cube's faces would tell, and is shown as found alone), the others blended into a lung, ``altered`` of these in
+    size and density. ``subsolid`` of all these nodules are drawn from the ground-glass and part-solid ones alone. Of
+    the patches without, ``decoys`` show a ball of another lung and ``anywhere`` a random place, the others a place that
+    the detector marked; ``neighbours`` of all those have a nodule off their middle.
     """
 
     nodules: float = 0.5
@@ -85,8 +86,8 @@ class CandidatePatches(Dataset[dict[str, torch.Tensor]]):
         self.indices, self.seed, self.recipe = indices, seed, recipe
         self._chances = chances_of(backgrounds, recipe.kinds, np.ones(len(backgrounds)))
         self._marked = chances_of(backgrounds, recipe.kinds, np.sqrt([len(places) for places in marked]))
-        self._subsolid = [n for n, donor in enumerate(donors) if TEXTURES[texture_class(donor.texture)] != "solid"]
-        self._own = [n for n, b in enumerate(backgrounds) if any(mark.nodule for mark in b.marks)]
+        self._subsolid = [n for n, donor in enumerate(donors) if _is_subsolid(donor)]
+        self._own = [n for n, b in enumerate(backgrounds) if b.kind != "cube" and any(mark.nodule for mark in b.marks)]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -176,9 +177,16 @@ class CandidatePatches(Dataset[dict[str, torch.Tensor]]):
         return np.clip(rng.normal(0, self.recipe.jitter_mm, 3), -(SCENE_MM - EDGE) / 2, (SCENE_MM - EDGE) / 2)
 
 
-def _label(donor: Donor, texture: int, as_it_was: bool) -> _Label:
-    known = as_it_was and donor.malignancy is not None
-    return _Label(1, donor.malignancy if known and donor.malignancy is not None else UNKNOWN, texture_class(texture))
+def _is_subsolid(donor: Donor) -> bool:
+    return donor.texture is not None and TEXTURES[texture_class(donor.texture)] != "solid"
+
+
+def _label(donor: Donor, texture: int | None, as_it_was: bool) -> _Label:
+    """What is known of a nodule with that rating of its texture; its malignancy only ``as_it_was``."""
+    malignancy = donor.malignancy if as_it_was else None
+    return _Label(
+        1, UNKNOWN if malignancy is None else malignancy, UNKNOWN if texture is None else texture_class(texture)
+    )
 
 
 def texture_class(rating: int) -> int:

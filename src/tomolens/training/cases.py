@@ -36,6 +36,8 @@ CONTROLS_A_CASE = 4
 LEAST_MM = 4.0
 NEAR_WALL_SHARE = 0.4
 APART_MM = 24.0
+NOT_RATED = "not rated"
+"""Texture of an inserted nodule of which nobody said it."""
 _TRIES = 400
 _SEED = 77
 
@@ -131,7 +133,8 @@ class _Filling:
         self, donor: Donor, piece: Piece, seen: tuple[NDArray[np.float64], float], near_wall: bool
     ) -> Inserted:
         x, y, z = self.grid.to_mm(seen[0]).tolist()
-        texture, place = TEXTURES[texture_class(piece.texture)], "near the wall" if near_wall else "inner"
+        texture = NOT_RATED if piece.texture is None else TEXTURES[texture_class(piece.texture)]
+        place = "near the wall" if near_wall else "inner"
         return Inserted((x, y, z), seen[1], texture, place, donor.name)
 
     def add_control(self) -> None:

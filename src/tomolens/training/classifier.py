@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from tomolens.core.errors import ReadError
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.models.inference import Backend
 from tomolens.models.networks import folded
@@ -86,11 +87,36 @@ def train_classifier(
 ) -> Learner:
     """Train in ``folder`` to the last round; called again after a stop, it goes on from the last finished round.
 
-    The detector marks every lung once, before the first step. Processes, stops and errors as of `train_detector`.
+    The detector marks every lung once, before the first step; a run that goes on keeps the marks that it began with.
+    Processes, stops and errors as of `train_detector`.
+
+    Raises
+    ------
+    ReadError
+        If ``folder`` holds a run that began with other lungs, or with other weights of the detector.
     """
-    marked = marked_places(config.detector, data, device, progress)
+    marked = _began_with(config, data, folder)
+    if marked is None:
+        marked = marked_places(config.detector, data, device, progress)
     with team_of(processes, device, _follow, config, data, marked, folder) as team:
         return _train(team, config, data, marked, folder, progress)
+
+
+def _began_with(config: ClassifierConfig, data: TrainingData, folder: Path) -> tuple[Places, ...] | None:
+    """The marks that the run in a folder began with; None of a new run, and of one that did not keep them."""
+    run = RunFolder(folder, config)
+    state = run.resume(torch.device("cpu"))
+    if state is None or "marked" not in state:
+        return None
+    run.check_lungs(state["lungs"], data.names)
+    detector = find_bundle(config.detector)
+    if state["detector_sha256"] != detector.weights_sha256:
+        raise ReadError(
+            f"{folder} was trained on what {detector.card.name} marked with other weights "
+            f"({state['detector_sha256'][:12]}) than it has now ({detector.weights_sha256[:12]}); go on with the same "
+            "detector, or in another folder."
+        )
+    return tuple([(k, j, i) for k, j, i in places] for places in state["marked"])
 
 
 def _follow(team: Team, config: ClassifierConfig, data: TrainingData, marked: tuple[Places, ...], folder: Path) -> None:
@@ -106,6 +132,7 @@ def _train(
     progress: Progress,
 ) -> Learner:
     learner, run = Learner(start_network(config), config, team), RunFolder(folder, config)
+    began = {"lungs": data.names, "marked": marked, "detector_sha256": find_bundle(config.detector).weights_sha256}
     state = run.resume(team.backend.device)
     if state is not None:
         learner.resume(state)
@@ -120,7 +147,7 @@ def _train(
         row = {"round": number + 1, "steps": learner.steps, **losses, "skipped": learner.skipped}
         if team.leads:
             seconds = {"learning_rate": learner.rate, "seconds": time.perf_counter() - started}
-            run.save({**learner.state(), "round": number + 1}, {**row, **seconds})
+            run.save({**learner.state(), **began, "round": number + 1}, {**row, **seconds})
     return learner
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from tomolens.core.errors import OptionError, ReadError
+from tomolens.core.errors import OptionError
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.models.detector import peaks_of
 from tomolens.models.inference import Backend, Pass
@@ -154,18 +154,12 @@ class Trainer:
         self.mined = self.team.told(self.mined)
 
     def _resume(self, state: dict[str, Any]) -> None:
-        lungs = [background.name for background in self.data.backgrounds]
-        if len(state["mined"]) != len(lungs) or state.get("lungs", lungs) != lungs:
-            raise ReadError(
-                f"{self.folder.path} was trained on {len(state['mined'])} other lungs than the {len(lungs)} that "
-                "the data hold now; go on with the same data, or in another folder."
-            )
+        self.folder.check_lungs(state["lungs"], self.data.names)
         self.learner.resume(state)
         self.round = state["round"]
         self.mined = [[(k, j, i) for k, j, i in places] for places in state["mined"]]
 
     def _save(self, losses: dict[str, float], started: float) -> None:
-        lungs = [background.name for background in self.data.backgrounds]
         held_out = {f"val_{name}": value for name, value in self._held_out_losses().items()}
         row = {
             "round": self.round,
@@ -177,7 +171,8 @@ class Trainer:
             "learning_rate": self.learner.rate,
             "seconds": time.perf_counter() - started,
         }
-        self.folder.save({**self.learner.state(), "round": self.round, "mined": self.mined, "lungs": lungs}, row)
+        kept = {"round": self.round, "mined": self.mined, "lungs": self.data.names}
+        self.folder.save({**self.learner.state(), **kept}, row)
 
     def _held_out_losses(self) -> dict[str, float]:
         """The averaged network's loss on the same patches of the scans that were kept out, after every round."""

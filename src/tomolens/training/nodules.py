@@ -31,6 +31,8 @@ AIR_HU = -1024
 SCENE_MM = 56
 MIN_DIAMETER_MM = 3.0
 MAX_DIAMETER_MM = 32.0
+_SOLID = 5
+"""How dense a nodule that nobody rated is taken to be where its density is altered: most are solid."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +40,16 @@ class Donor:
     """A nodule with its surroundings, 1 mm, canonical order.
 
     ``voxels`` is HU, ``mask`` the nodule (0 or 1), both (k, j, i); ``texture`` is LIDC's rating, 1 ground glass to 5
-    solid; ``malignancy`` the probability that it is malignant, as its readers or its diagnosis say; None where unknown.
-    ``scene`` is int16 HU, a cube of `SCENE_MM` around the nodule as it was found, with air where nothing is known.
+    solid; ``malignancy`` the probability that it is malignant, as its readers or its diagnosis say; each None where
+    nobody rated it. ``scene`` is int16 HU, a cube of `SCENE_MM` around the nodule as it was found, with air where
+    nothing is known.
     """
 
     name: str
     voxels: NDArray[np.float32]
     mask: NDArray[np.float32]
     diameter_mm: float
-    texture: int
+    texture: int | None
     malignancy: float | None
     scene: NDArray[np.int16]
 
@@ -57,7 +60,7 @@ class Donor:
 
 
 def donor_of(
-    name: str, voxels: NDArray[Any], mask: NDArray[Any], texture: int, malignancy: float | None = None
+    name: str, voxels: NDArray[Any], mask: NDArray[Any], texture: int | None, malignancy: float | None = None
 ) -> Donor:
     """Crop a nodule (1 mm, canonical) to its mask and a rim of 5 voxels; the edge is repeated where the image ends."""
     room = 5
@@ -84,13 +87,14 @@ def _scene(voxels: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.int16]:
 class Piece:
     """Something ready to be pasted: HU above parenchyma, opacity 0-1 and solid mask of one cube with an odd edge.
 
-    ``texture`` is LIDC's rating of it as it is now, 0 of what is no nodule; ``scale`` how much larger it became.
+    ``texture`` is LIDC's rating of it as it is now, None of what nobody rated or is no nodule; ``scale`` how much
+    larger it became.
     """
 
     voxels: NDArray[np.float32]
     alpha: NDArray[np.float32]
     solid: NDArray[np.bool_]
-    texture: int = 0
+    texture: int | None = None
     scale: float = 1.0
 
     @property
@@ -123,8 +127,9 @@ def turned(donor: Donor, rng: Generator, *, altered: bool = True) -> Piece:
     if solid.sum() < 8:
         solid = mask > 0.25 * float(mask.max())
     ness, own = _nodule_ness(voxels, solid)
-    density, texture = _density(own, solid, donor, rng) if altered else (own, donor.texture)
-    return Piece(np.asarray(ness * density, np.float32), _opacity(solid), solid, texture, scale)
+    density, texture = _density(own, solid, donor.texture or _SOLID, rng) if altered else (own, donor.texture)
+    rated = None if donor.texture is None else texture
+    return Piece(np.asarray(ness * density, np.float32), _opacity(solid), solid, rated, scale)
 
 
 def _opacity(solid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -141,23 +146,21 @@ def _nodule_ness(voxels: NDArray[np.float32], solid: NDArray[np.bool_]) -> tuple
     return np.clip((voxels - lung) / own, -0.15, 1.6), own
 
 
-def _density(
-    own: float, solid: NDArray[np.bool_], donor: Donor, rng: Generator
-) -> tuple[float | NDArray[np.float64], int]:
-    """HU above parenchyma and texture rating: mostly its own, sometimes ground glass, part-solid or calcified.
+def _density(own: float, solid: NDArray[np.bool_], was: int, rng: Generator) -> tuple[float | NDArray[np.float64], int]:
+    """HU above parenchyma and texture rating: mostly as it ``was``, sometimes ground glass, part-solid or calcified.
 
     A part-solid nodule's HU are a map that falls outside its core.
     """
     kind, thin = rng.random(), float(rng.uniform(150, 420))
-    if donor.texture >= 4 and kind < 0.14:
+    if was >= 4 and kind < 0.14:
         return thin, 1
-    if donor.texture >= 4 and kind < 0.22:
+    if was >= 4 and kind < 0.22:
         depth = ndimage.distance_transform_edt(solid)
         core = float(depth.max()) * rng.uniform(0.35, 0.75)
         return np.asarray(thin + max(own - thin, 0.0) / (1 + np.exp((core - depth) / 0.6))), 3
     if kind > 0.92:
         return float(rng.uniform(1000, 1500)), 5
-    return float(own * rng.uniform(0.85, 1.15)), donor.texture
+    return float(own * rng.uniform(0.85, 1.15)), was
 
 
 def _rotation(rng: Generator) -> NDArray[np.float64]:
@@ -214,7 +217,9 @@ def _blended(
     return np.asarray(old + alpha[there] * (np.maximum(new[there] + lung, kept) - old), np.float32)
 
 
-def donor_from_volume(name: str, image: Volume, mask: Volume, texture: int, malignancy: float | None = None) -> Donor:
+def donor_from_volume(
+    name: str, image: Volume, mask: Volume, texture: int | None, malignancy: float | None = None
+) -> Donor:
     """A donor from a nodule volume and its mask on one grid, at any spacing."""
     from tomolens.models.tensors import isotropic
 

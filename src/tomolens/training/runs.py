@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import csv
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,21 @@ class RunFolder:
         state = load_checkpoint(self.path, device)
         self.log = state["log"] if "log" in state else read_log(self.path)
         return state
+
+    def check_lungs(self, began_with: Sequence[str], lungs: Sequence[str]) -> None:
+        """Refuse to go on with other lungs than a run began with.
+
+        Raises
+        ------
+        ReadError
+            If they differ in name, number or order.
+        """
+        if list(began_with) != list(lungs):
+            others = len(set(began_with) - set(lungs))
+            raise ReadError(
+                f"{self.path} was trained on {len(began_with)} lungs, {others} of them others than the {len(lungs)} "
+                "that the data hold now; go on with the same data in the same order, or in another folder."
+            )
 
     def save(self, state: Mapping[str, Any], row: Row) -> None:
         """End a round: its checkpoint, and one more line in the log."""

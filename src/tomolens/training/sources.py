@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from tomolens.core.volume import Volume
     from tomolens.training.dataset import CubesRecord
 
-_SOLID = 5
-"""The texture of a nodule that nobody rated: what most are."""
 _LEAST_ROOM = 500
 _MARK_TOLERANCE_MM = 5.0
 
@@ -36,6 +34,11 @@ class TrainingData:
     backgrounds: tuple[Background, ...]
     donors: tuple[Donor, ...]
     held_out: TrainingData | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the lungs, in their order."""
+        return [background.name for background in self.backgrounds]
 
 
 def open_dataset(path: Path) -> Dataset:
@@ -137,7 +140,7 @@ def _cubes(records: Sequence[CubesRecord]) -> Iterator[Background]:
 def _donors(dataset: Dataset, progress: Progress) -> Iterator[Donor]:
     for record in dataset.cubes:
         for name, image, mask in _load_cubes(record):
-            yield from _usable(donor_of(name, image, mask, round(record.texture.get(name, _SOLID))))
+            yield from _usable(donor_of(name, image, mask, _rating(record.texture.get(name))))
     for done, nodule in enumerate(dataset.nodules):
         progress(Step("read nodules", done, len(dataset.nodules)))
         yield from _usable(donor_of_record(nodule))
@@ -161,7 +164,11 @@ def donor_of_record(record: NoduleRecord) -> Donor:
         raise ReadError(f"{record.where}: image is {image.shape}, mask {mask.shape}; they must lie on one grid.")
     if not (mask.voxels > 0).any():
         raise ReadError(f"{record.where}: the mask {record.mask} is empty.")
-    return donor_from_volume(record.name, image, mask, round(record.texture or _SOLID), _malignancy(record))
+    return donor_from_volume(record.name, image, mask, _rating(record.texture), _malignancy(record))
+
+
+def _rating(texture: float | None) -> int | None:
+    return None if texture is None else round(texture)
 
 
 def _malignancy(record: NoduleRecord) -> float | None:
