@@ -189,6 +189,47 @@ def test_a_folder_in_the_layout_of_luna16_describes_itself(tmp_path: Path) -> No
         describe(tmp_path, ["subset5"])
 
 
+@pytest.fixture
+def lidc(tmp_path: Path) -> Path:
+    """Scans called by their series, as LUNA16's are, with cubes and nodule volumes of LIDC's patients beside them."""
+    for place in ("subset0", "subset9", "lidc_cubes51", "lidc_voi/image", "lidc_voi/mask"):
+        (tmp_path / place).mkdir(parents=True)
+    for name in ("subset0/1.2.3.mhd", "subset9/1.2.4.mhd"):
+        (tmp_path / name).touch()
+    table = "k,patient_id,seriesuid,Texture_value\n"
+    for name, patient, series in (("n1", "P1", "1.2.3"), ("n2", "P2", "1.2.4")):
+        table += f"{name},{patient},{series},5\n"
+        for part in ("image", "mask"):
+            (tmp_path / "lidc_voi" / part / f"{name}.nii.gz").touch()
+    (tmp_path / "lidc_voi" / "metadata.csv").write_text(table)
+    cubes_in(tmp_path / "lidc_cubes51", "P1", "P2", "P3")
+    return tmp_path
+
+
+@pytest.mark.parametrize("named", ["subset9", "1.2.4", "P2"])
+def test_whoever_is_kept_out_is_kept_out_with_scan_nodules_and_cubes(lidc: Path, named: str) -> None:
+    (lidc / "dataset.json").write_text(json.dumps(describe(lidc, [named])))
+    data = read_dataset(lidc / "dataset.json")
+    train, val = data.of(Split.TRAIN), data.of(Split.VAL)
+    for part, patient in ((train, "P1"), (val, "P2")):
+        assert [item.patient for item in (*part.scans, *part.nodules)] == [patient, patient]
+    assert [cubes.patients() for cubes in train.cubes] == [["P1", "P3"]]
+    assert [cubes.patients() for cubes in val.cubes] == [["P2"]]
+
+
+def test_only_the_cubes_of_the_patients_that_are_named_are_read(folder: Path) -> None:
+    cubes = cubes_in(folder, "p4", "p5", "p6")
+    file = describes(folder, nodule_volumes=[], cubes=[{**cubes, "patients": "p4;p6"}])
+    assert [donor.name for donor in nodule_donors(file)] == ["cube of p4", "cube of p6"]
+    with pytest.raises(ReadError, match=r"cubes\[0\]: patients names 'p7', but .* holds no cube of that patient"):
+        read_dataset(describes(folder, cubes=[{**cubes, "patients": "p4;p7"}]))
+
+
+def test_cubes_of_a_patient_in_two_splits_are_refused(folder: Path) -> None:
+    with pytest.raises(ReadError, match=r"cubes\[0\]: the patient 'p2' is in the split train, but in .* the split val"):
+        read_dataset(describes(folder, cubes=[cubes_in(folder, "p2")]))
+
+
 def test_a_folder_with_nothing_to_train_on_says_what_it_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="holds 0 lungs and 0 nodules"):
         open_dataset(tmp_path)

@@ -23,7 +23,8 @@ FORMAT = "tomolens-dataset-1"
 DESCRIPTION = "dataset.json"
 _SCAN_COLUMNS = ("path", "scan", "patient", "split", "modality", "series_uid", "kernel", "thickness_mm")
 _NODULE_COLUMNS = ("image", "mask", "name", "patient", "split", "texture", "malignancy", "diagnosis")
-_CUBE_COLUMNS = ("path", "ratings", "split")
+_CUBE_COLUMNS = ("path", "ratings", "split", "patients")
+BETWEEN_PATIENTS = ";"
 _TEXTURES = {"ground glass": 1.0, "part-solid": 3.0, "solid": 5.0}
 _SHOWN = 10
 
@@ -80,17 +81,30 @@ class NoduleRecord:
 
 @dataclass(frozen=True)
 class CubesRecord:
-    """An npz with ``image`` (n, k, j, i), HU at 1 mm, canonical, ``mask``, ``name``, ``patient``; textures by name."""
+    """An npz with ``image`` (n, k, j, i), HU at 1 mm, canonical, ``mask``, ``name``, ``patient``; textures by name.
+
+    ``only`` are the patients whose cubes belong to this record; all of them where it is empty.
+    """
 
     path: Path
     where: str
     split: Split = Split.TRAIN
     texture: Mapping[str, float] = field(default_factory=dict)
+    only: frozenset[str] = frozenset()
 
     def patients(self) -> list[str]:
         """Whose nodules they are, in order; each its own patient where the file does not say."""
-        with np.load(self.path) as cubes:
-            return [str(name) for name in cubes["patient" if "patient" in cubes else "name"]]
+        return [name for name in patients_of(self.path) if self.holds(name)]
+
+    def holds(self, patient: str) -> bool:
+        """Whether a patient's cubes belong to this record."""
+        return not self.only or patient in self.only
+
+
+def patients_of(cubes: Path) -> list[str]:
+    """Whose nodules are in an npz of cubes, one a cube; each its own patient where the file does not say."""
+    with np.load(cubes) as arrays:
+        return [str(name) for name in arrays["patient" if "patient" in arrays else "name"]]
 
 
 @dataclass(frozen=True)
@@ -241,7 +255,11 @@ def _cubes(row: CsvRow) -> CubesRecord:
     if missing:
         raise ReadError(f"{row.where}: {path} lacks {', '.join(sorted(missing))}.")
     ratings = _file(row, "ratings") if row.values.get("ratings") else None
-    return CubesRecord(path, row.where, _split(row), _textures(ratings) if ratings else {})
+    only = frozenset(filter(None, row.values.get("patients", "").split(BETWEEN_PATIENTS)))
+    strangers = sorted(only - set(patients_of(path)))
+    if strangers:
+        raise ReadError(f"{row.where}: patients names {strangers[0]!r}, but {path} holds no cube of that patient.")
+    return CubesRecord(path, row.where, _split(row), _textures(ratings) if ratings else {}, only)
 
 
 def _textures(file: Path) -> dict[str, float]:

@@ -11,7 +11,7 @@ from tomolens.core.errors import OptionError, ReadError
 from tomolens.io.csv_rows import CsvRow, read_csv
 from tomolens.io.dicom_series import find_series
 from tomolens.io.image_files import IMAGE_SUFFIXES, image_suffix
-from tomolens.training.dataset import FORMAT, Split
+from tomolens.training.dataset import BETWEEN_PATIENTS, FORMAT, Split, patients_of
 
 _CUBES = "lidc_cubes51"
 _VOI = "lidc_voi"
@@ -25,12 +25,14 @@ def describe(folder: Path, val: Sequence[str] = ()) -> dict[str, Any]:
     Found are, each where it is there: image files and ``annotations*.csv`` in the folder itself, in ``ct/`` and in
     LUNA16's ``subset0/`` to ``subset9/`` (tables with ``excluded`` in their name say what counts neither way); DICOM
     series of CT at any depth; ``lidc_cubes51/cubes.npz`` with ``ratings.csv``; ``lidc_voi/{image,mask}`` with
-    ``metadata.csv``. Paths are absolute.
+    ``metadata.csv``. Paths are absolute. A scan that is called by its series UID is of the patient that ``lidc_voi``
+    names for that series.
 
     Parameters
     ----------
     val
-        Names of folders (``subset9``), scans or patients that are kept out for the split ``val``.
+        Names of folders (``subset9``), scans or patients that are kept out for the split ``val``, and with them all
+        scans, nodule volumes and cubes of the same patients.
 
     Raises
     ------
@@ -53,6 +55,7 @@ def describe(folder: Path, val: Sequence[str] = ()) -> dict[str, Any]:
     }
     if not scans and not sections["nodule_volumes"] and not sections["cubes"]:
         raise ReadError(f"{folder} holds 0 lungs and 0 nodules: no CT, no {_CUBES}/cubes.npz, no {_VOI}/metadata.csv.")
+    _name_patients(scans, folder / _VOI)
     _keep_out(sections, val)
     return {"format": FORMAT, **{name: content for name, content in sections.items() if content}}
 
@@ -108,17 +111,39 @@ def _nodule(folder: Path, row: CsvRow) -> dict[str, Any]:
     }
 
 
+def _name_patients(scans: Sequence[dict[str, Any]], voi: Path) -> None:
+    """LUNA16 calls its scans by their series; whose they are stands in the table of LIDC's nodules."""
+    if (voi / "metadata.csv").is_file():
+        rows = read_csv(voi / "metadata.csv", ("patient_id",)).rows
+        known = {row.values.get("seriesuid"): row.text("patient_id") for row in rows}
+        for scan in scans:
+            scan["patient"] = known.get(scan["scan"], scan["patient"])
+
+
 def _keep_out(sections: dict[str, Any], val: Sequence[str]) -> None:
     """Put what has one of the names into the split ``val``, and with it all that is of the same patients."""
     items = [*sections["scans"], *sections["nodule_volumes"]]
+    of_cubes = {patient for cubes in sections["cubes"] for patient in patients_of(Path(cubes["path"]))}
+    held: set[str] = set()
     for name in val:
-        named = [item for item in items if name in _names(item)]
-        if not named:
+        patients = {item["patient"] for item in items if name in _names(item)} | ({name} & of_cubes)
+        if not patients:
             raise OptionError(f"Nothing here is of a folder, scan or patient called {name!r}.")
-        patients = {item["patient"] for item in named if "patient" in item}
-        for item in items:
-            if item in named or item.get("patient") in patients:
-                item["split"] = str(Split.VAL)
+        held |= patients
+    for item in items:
+        if item["patient"] in held:
+            item["split"] = str(Split.VAL)
+    sections["cubes"] = [part for cubes in sections["cubes"] for part in _parted(cubes, held)]
+
+
+def _parted(cubes: dict[str, Any], held: set[str]) -> Iterator[dict[str, Any]]:
+    """One file of cubes, as the part of the patients that are kept out and the part of the others."""
+    patients = dict.fromkeys(patients_of(Path(cubes["path"])))
+    out = [patient for patient in patients if patient in held]
+    rest = [patient for patient in patients if patient not in held]
+    for part, split in ((rest, Split.TRAIN), (out, Split.VAL)):
+        if part:
+            yield {**cubes, "split": str(split), "patients": BETWEEN_PATIENTS.join(part)} if out else cubes
 
 
 def _names(item: dict[str, Any]) -> set[str]:

@@ -14,7 +14,16 @@ from tomolens.core.progress import Progress, Step, silent
 from tomolens.io.read import read_volume
 from tomolens.phantoms.chest import chest_phantom
 from tomolens.training.backgrounds import Background, background_of_cube, background_of_scan, usable
-from tomolens.training.dataset import DESCRIPTION, Dataset, NoduleRecord, ScanRecord, Split, dataset_of, read_dataset
+from tomolens.training.dataset import (
+    DESCRIPTION,
+    Dataset,
+    NoduleRecord,
+    ScanRecord,
+    Split,
+    dataset_of,
+    patients_of,
+    read_dataset,
+)
 from tomolens.training.describe import describe
 from tomolens.training.markings import Marking, read_markings
 from tomolens.training.nodules import Donor, donor_from_volume, donor_of
@@ -126,8 +135,9 @@ def _check_inside(marking: Marking, volume: Volume, scan: ScanRecord) -> None:
 
 
 def _load_cubes(record: CubesRecord) -> Iterator[tuple[str, Any, Any]]:
+    held = [record.holds(patient) for patient in patients_of(record.path)]
     with np.load(record.path) as cubes:
-        yield from zip(map(str, cubes["name"]), cubes["image"], cubes["mask"], strict=True)
+        yield from zip(map(str, cubes["name"][held]), cubes["image"][held], cubes["mask"][held], strict=True)
 
 
 def _cubes(records: Sequence[CubesRecord]) -> Iterator[Background]:
