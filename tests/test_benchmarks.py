@@ -12,7 +12,7 @@ import pytest
 
 from tests.training.test_cases import donor, lung
 from tomolens import Finding, Grid, Volume
-from tomolens.core.froc import Spheres
+from tomolens.core.froc import MarkedScan, Spheres
 from tomolens.training.cases import Case, case_of
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -35,6 +35,20 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator:
 @pytest.fixture
 def robustness(benchmark) -> ModuleType:
     return benchmark("robustness")
+
+
+def test_the_calibration_of_what_a_user_is_shown_has_a_bar_of_its_own(benchmark, capsys) -> None:
+    """Nineteen in twenty candidates score about 0 and are none; those that are shown promise far too much."""
+    nodule = Spheres(np.array([[0.0, 0.0, 0.0]]), np.array([8.0]))
+    places = np.array([[0.0, 0.0, 0.0], *[[50.0, 0.0, n] for n in range(99)]])
+    scores = np.array([0.9, *[0.8] * 4, *[0.001] * 95])
+    scans = [MarkedScan(f"{n}", places, scores, nodule, Spheres.none()) for n in range(3)]
+    benchmark("detection").calibration(scans, 0.1, None)
+    everything, shown = (line for line in capsys.readouterr().out.splitlines() if "bar:" in line)
+    assert "all 300 candidates: 0.03" in everything
+    assert "holds (95 %" in everything
+    assert "15 candidates of at least 0.1: 0." in shown
+    assert "MISSED (95 %" in shown
 
 
 def blob(center_lps_mm: tuple[float, float, float]) -> Volume:

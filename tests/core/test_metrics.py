@@ -10,6 +10,7 @@ from tomolens.core.froc import MISSED, Matched
 from tomolens.core.metrics import (
     Share,
     auc,
+    calibration_error_by_case,
     counts_at,
     expected_calibration_error,
     reliability,
@@ -149,6 +150,47 @@ def test_a_weight_counts_as_so_many_of_the_same() -> None:
     weighted, plain = reliability(scores, truth, weights=times), reliability(*repeated)
     assert [(p.weight, p.share_true) for p in weighted] == [(p.count, p.share_true) for p in plain]
     assert [p.count for p in weighted] == [2, 2]
+
+
+Scored = tuple[list[float], list[bool], list[float]]
+
+
+def scored(rng: np.random.Generator, count: int, promised: float) -> Scored:
+    """A case whose scores all promise the same, half of which comes true."""
+    return [promised] * count, (rng.random(count) < promised / 2).tolist(), [1.0] * count
+
+
+def test_the_error_by_case_is_that_of_all_scores_together_and_lies_in_its_band() -> None:
+    rng = np.random.default_rng(2)
+    cases = [(rng.random(30), rng.random(30) < 0.4, rng.uniform(0.5, 2, 30)) for _ in range(20)]
+    score, truth, weights = (np.concatenate(parts) for parts in zip(*cases, strict=True))
+    error = calibration_error_by_case(cases)
+    assert error.value == pytest.approx(expected_calibration_error(score, truth, weights=weights))
+    assert error.low < error.value < error.high
+    assert (error.count, error.floor) == (600, 0.0)
+
+
+def test_a_crowd_of_scores_near_0_does_not_hide_an_error_of_those_that_are_shown() -> None:
+    rng = np.random.default_rng(3)
+    crowd: Scored = ([0.001] * 200, [False] * 200, [1.0] * 200)
+    cases = [case for _ in range(10) for case in (crowd, scored(rng, 20, 0.8))]
+    everything, shown = calibration_error_by_case(cases), calibration_error_by_case(cases, 0.1)
+    assert everything.value < 0.05
+    assert shown.value == pytest.approx(0.4, abs=0.08)
+    assert (everything.count, shown.count) == (2200, 200)
+    assert shown.low > 0.25
+
+
+def test_fewer_cases_make_the_band_of_the_error_wider() -> None:
+    rng = np.random.default_rng(4)
+    few, many = ([scored(rng, 10, 0.6) for _ in range(count)] for count in (5, 80))
+    narrow, wide = calibration_error_by_case(many), calibration_error_by_case(few)
+    assert narrow.high - narrow.low < (wide.high - wide.low) / 2
+
+
+def test_an_error_of_no_score_is_refused_with_the_floor() -> None:
+    with pytest.raises(OptionError, match=r"at least one score; in 1 cases none is at least 0\.9"):
+        calibration_error_by_case([([0.5], [True], [1.0])], 0.9)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, np.nan], [1.0, -1.0]])

@@ -291,3 +291,74 @@ def expected_calibration_error(
     if not total:
         raise OptionError("A calibration error needs at least one score.")
     return sum(point.weight * abs(point.mean_score - point.share_true) for point in points) / total
+
+
+@dataclass(frozen=True)
+class CalibrationError:
+    """An expected calibration error with its 95 % band, over the scores of at least ``floor``; ``count`` of them."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+    floor: float
+
+
+def calibration_error_by_case(
+    cases: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike]],
+    floor: float = 0.0,
+    *,
+    bins: int = BINS,
+    samples: int = 1000,
+    seed: int = 0,
+) -> CalibrationError:
+    """The expected calibration error of scores that come in cases, and what the chance of cases does to it.
+
+    The band holds 95 % of ``samples`` bootstraps, each of as many whole cases drawn with replacement: scores of one
+    case are not independent. A draw without any score is drawn again. A calibration error is never below 0, so its
+    bootstraps lie above it on average; of a single case the band says nothing.
+
+    Parameters
+    ----------
+    cases
+        Scores, truth and weights of each, as of `reliability`.
+    floor
+        Scores below are left out: what a reader at that threshold is not shown.
+
+    Raises
+    ------
+    OptionError
+        If no score is left, or as `reliability` does.
+    """
+    kept = [_from(floor, *case) for case in cases]
+    count = sum(len(scores) for scores, _, _ in kept)
+    if not count:
+        raise OptionError(
+            f"A calibration error needs at least one score; in {len(cases)} cases none is at least {floor:g}."
+        )
+    sums = np.stack([_sums(scores, truth, weights, bins) for scores, truth, weights in kept])
+    rng, drawn = np.random.default_rng(seed), [np.ones(len(kept), int)]
+    while len(drawn) <= samples:
+        draw = rng.multinomial(len(kept), np.full(len(kept), 1 / len(kept)))
+        drawn += [draw] if draw @ sums[:, 0].sum(axis=1) else []
+    weight, score, true = np.moveaxis(np.tensordot(drawn, sums, axes=1), 1, 0)
+    errors = np.abs(score - true).sum(axis=1) / weight.sum(axis=1)
+    low, high = np.percentile(errors[1:], [2.5, 97.5])
+    return CalibrationError(float(errors[0]), float(low), float(high), count, floor)
+
+
+def _from(
+    floor: float, scores: ArrayLike, truth: ArrayLike, weights: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    numbers, positive = _checked(scores, truth)
+    kept = numbers >= floor
+    return numbers[kept], positive[kept], _weights(weights, len(numbers))[kept]
+
+
+def _sums(scores: ArrayLike, truth: ArrayLike, weights: ArrayLike, bins: int) -> NDArray[np.float64]:
+    """(3, bins): the weight in each bin, and the weighted sums of scores and of what came true."""
+    sums = np.zeros((3, bins))
+    for point in reliability(scores, truth, bins, weights=weights):
+        values = np.array([1.0, point.mean_score, point.share_true])
+        sums[:, round(point.low * bins)] = point.weight * values
+    return sums
