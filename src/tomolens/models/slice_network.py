@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 from monai.networks.blocks import Convolution
 from torch import nn
 from torch.nn import functional
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 FACTORS = (2, 3, 4, 5)
 """Thin slices of one thick slice; a head for each."""
@@ -24,15 +21,17 @@ class SliceNet(nn.Module):
     """What the cubic spline with back-projection leaves out, seen in one plane that holds the slice axis.
 
     Works at the thick slices' resolution: differences to the neighbours, pixels paired into channels, residual blocks
-    without norms, and for each factor a head that gives the thin slices as channels. It sees differences alone and has no
-    biases, so that an offset of the image changes nothing and a multiple of it gives the same multiple (as in Mohan et
-    al., 2020, arXiv:1906.05478): one network serves HU and the arbitrary units of MR. What it adds sums to zero over
+    without norms, and for each factor a head that gives the thin slices as channels. It sees differences alone and has
+    no biases, so that an offset of the image changes nothing and a multiple of it gives the same multiple (as in Mohan
+    et al., 2020, arXiv:1906.05478): one network serves HU and the arbitrary units of MR. What it adds sums to zero over
     each thick slice, so the measured slices are kept. Untrained it adds nothing.
 
     Parameters
     ----------
     channels, blocks
         Width, and residual blocks of two convolutions.
+    sigma_scale
+        What the standard deviation of each factor's head is multiplied by, so that it is honest on held-out images.
 
     Input ``image`` (n, 1, k, i) thick slices, in any unit of which 1 is a usual difference between slices; ``setting``
     (n, 2) as `setting_of`. Output (n, 2 * factor, k, i): what is added to each thin slice, then its standard deviation;
@@ -41,16 +40,16 @@ class SliceNet(nn.Module):
 
     inputs = ("image", "setting")
 
-    def __init__(self, channels: int = 32, blocks: int = 6) -> None:
+    def __init__(self, channels: int = 32, blocks: int = 6, sigma_scale: Sequence[float] = (1.0,) * 4) -> None:
         super().__init__()
+        self.sigma_scale = tuple(sigma_scale)
         self.stem = _conv(_DIFFERENCES * STRIDE, channels)
         self.blocks = nn.ModuleList(_Block(channels) for _ in range(blocks))
         self.heads = nn.ModuleList(nn.Conv2d(channels, STRIDE * factor, 3, padding=1, bias=False) for factor in FACTORS)
         self.sure = _conv(channels, channels // 2, act="RELU")
         self.sigmas = nn.ModuleList(nn.Conv2d(channels // 2, STRIDE * factor, 1, bias=False) for factor in FACTORS)
-        self.register_buffer("sigma_scale", torch.ones(1))
-        for head in self.heads:
-            nn.init.zeros_(head.weight)
+        for parameter in self.heads.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, image: torch.Tensor, setting: torch.Tensor, factor: int | None = None) -> torch.Tensor:
         """See the class."""
@@ -67,7 +66,7 @@ class SliceNet(nn.Module):
     def _answer(self, index: int, features: torch.Tensor, doubt: torch.Tensor) -> torch.Tensor:
         added = _unpaired(self.heads[index](features))
         sigma = _unpaired(self.sigmas[index](doubt)).abs() + _LEAST_SIGMA
-        return torch.cat([added - added.mean(dim=1, keepdim=True), sigma * self.sigma_scale], dim=1)
+        return torch.cat([added - added.mean(dim=1, keepdim=True), sigma * self.sigma_scale[index]], dim=1)
 
 
 def setting_of(factor: int, thick_mm: float, pixel_mm: float) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """Thick slices of CT and MR: how they average what lies in them, and thin slices that agree with them.
 
-The slice profile is a box as thick as the slices are apart: a thick slice is the mean of the ``factor`` thin ones that it
-holds, and lies in their middle. Real profiles have soft edges, and MR may leave gaps; neither is modelled.
+The slice profile is a box as thick as the slices are apart: a thick slice is the mean of the ``factor`` thin ones that
+it holds, and lies in their middle. Real profiles have soft edges, MR may leave gaps and CT may overlap: none of that is
+modelled.
 """
 
 from __future__ import annotations

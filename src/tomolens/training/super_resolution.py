@@ -1,8 +1,8 @@
 """What a network learns super-resolution from: planes that are sharp along both axes, averaged along one of them.
 
-Slices of CT and MR are sharp in their own plane, which few scans are across it: so the thin axis of an example lies within
-a slice of a real scan, and only in generated patients across slices. Thin slices get noise before they are averaged,
-which weakens it as a scanner does; the truth keeps it, for it is what thin slices show.
+Slices of CT and MR are sharp in their own plane, which few scans are across it: so the thin axis of an example lies
+within a slice of a real scan, and only in generated patients across slices. Thin slices get noise before they are
+averaged, which weakens it as a scanner does; the truth keeps it, for it is what thin slices show.
 """
 
 from __future__ import annotations
@@ -19,21 +19,34 @@ from torch.utils.data import Dataset
 
 from tomolens.core.errors import OptionError, ReadError
 from tomolens.core.progress import Progress, Step, silent
+from tomolens.core.reconstruction import Job
 from tomolens.io.read import read_volume
 from tomolens.models.slice_network import FACTORS, offsets_of, setting_of
+from tomolens.models.super_resolution import usual_difference
 from tomolens.phantoms.brain import brain_phantom
 from tomolens.phantoms.chest import chest_phantom
 from tomolens.physics.slices import averaged, back_projected
+from tomolens.training.reconstruction import ReconstructionConfig
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
     from tomolens.training.learner import Batch, Terms
-    from tomolens.training.reconstruction import ReconstructionConfig
 
     Plane = NDArray[np.float32]
 
+CONFIG = ReconstructionConfig(
+    job=Job.SUPER_RESOLUTION,
+    network="slice_net",
+    settings={"channels": 32, "blocks": 6},
+    edge=64,
+    batch=16,
+    rounds=12,
+    steps=200,
+    phantom_seeds=(100, 101),
+    val_examples=64,
+)
 _HELD_OUT = 8
 """The last slices of each volume, one in so many, are never shown in training."""
 _LEAST_SLICES = 16
@@ -184,11 +197,6 @@ def example(lesson: SliceLesson, index: int, held_out: bool) -> dict[str, torch.
         "setting": torch.tensor(setting_of(factor, factor * spacing[0], spacing[1])),
         "factor": torch.tensor(factor),
     }
-
-
-def usual_difference(measured: NDArray[Any]) -> float:
-    """The mean difference between neighbouring slices, at least a little: what counts as 1 for the network."""
-    return max(float(np.abs(np.diff(measured, axis=0)).mean()), 1e-3 * float(np.ptp(measured)), 1e-6)
 
 
 def _sharp(lesson: SliceLesson, factor: int, rng: Generator, held_out: bool) -> tuple[Plane, tuple[float, float]]:
