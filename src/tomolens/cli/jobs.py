@@ -60,7 +60,7 @@ class Job:
         """Why a model for ``modality`` is not made for this, as far as the headers tell; empty where it may be."""
         if self.series is None:
             return ""
-        if self.series.modality != modality:
+        if self.series.modality not in modality.split(" or "):
             return f"it is {self.series.modality}, the model takes {modality}"
         return "; ".join(problem.message for problem in self.series.problems if problem.kind in _NO_SCAN)
 

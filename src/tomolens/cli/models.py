@@ -150,7 +150,7 @@ def _takes(card: ModelCard) -> str:
         f"{len(takes.channels)} images on one grid ({', '.join(takes.channels)}), " if len(takes.channels) > 1 else ""
     )
     return (
-        f"{several}{takes.modality} in {takes.unit}, voxels of at most {takes.max_spacing_mm:g} mm, "
+        f"{several}{takes.modality} in {takes.unit or 'any unit'}, voxels of at most {takes.max_spacing_mm:g} mm, "
         f"at least {takes.min_extent_mm:g} mm along each axis"
     )
 

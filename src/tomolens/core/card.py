@@ -24,9 +24,9 @@ class InputContract:
     Parameters
     ----------
     modality
-        DICOM modality, e.g. ``CT``.
+        DICOM modality, e.g. ``CT``; of a model that takes several ``CT or MR``.
     unit
-        Unit of the voxels.
+        Unit of the voxels; None where the model takes any.
     max_spacing_mm
         The coarsest spacing along any axis that the model was shown.
     min_extent_mm
@@ -36,18 +36,23 @@ class InputContract:
     """
 
     modality: str
-    unit: Unit
+    unit: Unit | None
     max_spacing_mm: float
     min_extent_mm: float
     channels: tuple[str, ...] = ("image",)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Each modality that is accepted."""
+        return tuple(self.modality.split(" or "))
 
     def refusals(self, volume: Volume) -> tuple[str, ...]:
         """Why the volume is refused, one sentence a reason; empty where it is accepted."""
         spacing, most = max(volume.spacing_mm), self.max_spacing_mm
         extent, least = min(volume.extent_mm), self.min_extent_mm
         reasons = (
-            (volume.modality != self.modality, f"it is {volume.modality}, the model takes {self.modality}"),
-            (volume.unit != self.unit, f"its unit is {volume.unit}, the model takes {self.unit}"),
+            (volume.modality not in self.modalities, f"it is {volume.modality}, the model takes {self.modality}"),
+            (self.unit not in (None, volume.unit), f"its unit is {volume.unit}, the model takes {self.unit}"),
             (not _is_finite(volume.voxels), "it has voxels that are no number (NaN or infinite)"),
             (spacing > most, f"its spacing is {spacing:.2f} mm, at most {most:g} mm will do"),
             (extent < least, f"it covers {extent:.0f} mm, at least {least:g} mm are needed along each axis"),
@@ -192,4 +197,4 @@ def _threshold(ours: Mapping[str, Any]) -> float:
 
 def _contract(values: Mapping[str, Any]) -> InputContract:
     channels = tuple(map(str, values.get("channels", ("image",))))
-    return InputContract(**{**values, "unit": Unit(values["unit"]), "channels": channels})
+    return InputContract(**{**values, "unit": values["unit"] and Unit(values["unit"]), "channels": channels})
