@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 
 import torch
 from monai.networks.blocks import Convolution
@@ -28,14 +29,16 @@ class UnrolledSense(nn.Module):
     Input: ``image`` (n, 2, row, column), the adjoint of the measurement as real and imaginary part, brightest tissue
     about 1; ``maps`` (n, coil, row, column, 2); ``acquired`` (n, row, column) bool; ``noise`` (n,), as of
     `tomolens.physics.sense.Measured`. Output (n, 3, row, column): real and imaginary part, and the natural logarithm
-    of the magnitude's standard deviation.
+    of the magnitude's standard deviation. ``doubt_scale`` multiplies that deviation: fitted after the training.
     """
 
     inputs = ("image", "maps", "acquired", "noise")
 
-    def __init__(self, rounds: int = 5, steps: int = 2, channels: Sequence[int] = (32, 64, 96)) -> None:
+    def __init__(
+        self, rounds: int = 5, steps: int = 2, channels: Sequence[int] = (32, 64, 96), doubt_scale: float = 1.0
+    ) -> None:
         super().__init__()
-        self.steps = steps
+        self.steps, self.log_scale = steps, log(doubt_scale)
         self.priors = nn.ModuleList(Prior(channels) for _ in range(rounds))
         self.log_weight = nn.Parameter(torch.full((rounds,), -3.0))
         self.doubt = Doubt(channels[0])
@@ -52,7 +55,7 @@ class UnrolledSense(nn.Module):
             found = measured.fitted(better, softplus(log_weight), self.steps)
         answer = _real(found)
         seen = torch.cat([answer, answer - _real(first)], dim=1).detach()
-        return torch.cat([answer, self.doubt(seen, known)], dim=1)
+        return torch.cat([answer, self.doubt(seen, known) + self.log_scale], dim=1)
 
 
 class Prior(nn.Module):
@@ -120,7 +123,8 @@ class _Measurement:
         """What the adjoint makes of how an image would have been measured; see `tomolens.physics.sense.Sense`."""
         seen = torch.fft.fftn(self.maps * image[:, None], dim=self.axes, norm="ortho")
         back = torch.fft.ifftn(seen * self.mask, dim=self.axes, norm="ortho")
-        return (self.maps.conj() * back).sum(dim=1)
+        together: torch.Tensor = (self.maps.conj() * back).sum(dim=1)
+        return together
 
     def fitted(self, start: torch.Tensor, weight: torch.Tensor | float, steps: int) -> torch.Tensor:
         """Conjugate gradient steps towards what fits the measurement and is near ``start``."""

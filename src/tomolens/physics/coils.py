@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -128,7 +128,7 @@ def _interpolation(length: int, coarse: int) -> NDArray[np.float32]:
     return weights
 
 
-def _unit(maps: NDArray[np.complex64]) -> NDArray[np.complex64]:
+def _unit(maps: NDArray[Any]) -> NDArray[np.complex64]:
     """Divided by their root sum of squares over the coils."""
     together = np.sqrt((np.abs(maps) ** 2).sum(axis=0))
     return np.asarray(maps / np.maximum(together, np.float32(1e-20)), np.complex64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -165,5 +165,5 @@ def _discs(radius: NDArray[np.float32], order: NDArray[np.int32]) -> NDArray[np.
     return chosen
 
 
-def _shifted(padded: NDArray, reach: int, y: int, x: int, rows: int, columns: int) -> NDArray:
+def _shifted(padded: NDArray[Any], reach: int, y: int, x: int, rows: int, columns: int) -> NDArray[Any]:
     return padded[reach + y : reach + y + rows, reach + x : reach + x + columns]

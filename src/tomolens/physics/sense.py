@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,12 +57,16 @@ class Measured:
         data: NDArray[np.complex64],
         acquired: NDArray[np.bool_],
         maps: NDArray[np.complex64] | None = None,
-        most_coils: int = MOST_COILS,
+        most_coils: int | None = MOST_COILS,
     ) -> Measured:
-        """Prepare a slice of a `tomolens.core.kspace.KSpace`; ``maps`` are found where there are none."""
-        matrix = combination(data, acquired, most_coils)
-        data = np.tensordot(matrix, data, 1)
-        maps = None if maps is None else np.tensordot(matrix, maps, 1)
+        """Prepare a slice of a `tomolens.core.kspace.KSpace`; ``maps`` are found where there are none.
+
+        With ``most_coils`` None the coils stay as they are.
+        """
+        if most_coils is not None:
+            matrix = combination(data, acquired, most_coils)
+            data = np.tensordot(matrix, data, 1)
+            maps = None if maps is None else np.tensordot(matrix, maps, 1)
         centre = _centre(data, acquired)
         scale = _brightness(centre, acquired.shape) or 1.0
         data = np.asarray(data / np.float32(scale), np.complex64)
@@ -73,6 +77,17 @@ class Measured:
     def model(self) -> Sense:
         """How an image would have been measured."""
         return Sense(self.maps, self.acquired)
+
+    def without(self, places: NDArray[np.bool_]) -> Measured:
+        """The same slice as if some places of (ky, kx) had not been measured."""
+        kept = self.acquired & ~places
+        return replace(self, data=np.where(kept, self.data, np.complex64(0)), acquired=kept)
+
+    def misfit(self, image: NDArray[np.complex64], places: NDArray[np.bool_] | None = None) -> float:
+        """How far an image is from what was measured, root mean square, by the noise; 1 where noise alone is left."""
+        places = self.acquired if places is None else places
+        off = (to_kspace(self.maps * image) - self.data)[:, places]
+        return float(np.sqrt(np.mean(np.abs(off) ** 2) / 2) / max(self.noise, 1e-9))
 
 
 def combination(

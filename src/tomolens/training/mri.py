@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from tomolens.core.errors import OptionError
 from tomolens.core.progress import Step
+from tomolens.core.reconstruction import Job
 from tomolens.io.read import read_volume
 from tomolens.models.mri_tensors import tensors_of
 from tomolens.phantoms.brain import brain_phantom
@@ -22,6 +23,7 @@ from tomolens.physics.masks import MaskKind, sampling_mask
 from tomolens.physics.sense import MOST_COILS, Measured, combination
 from tomolens.physics.undersampling import invented_coils, measured
 from tomolens.training.config import record_of
+from tomolens.training.reconstruction import ReconstructionConfig
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -30,8 +32,12 @@ if TYPE_CHECKING:
     from tomolens.core.progress import Progress
     from tomolens.core.volume import Volume
     from tomolens.training.learner import Batch, Terms
-    from tomolens.training.reconstruction import ReconstructionConfig
 
+CONFIG = ReconstructionConfig(
+    job=Job.MRI, network="unrolled_sense", settings={"rounds": 4}, rounds=11, steps=200, batch=2, edge=96,
+    learning_rate=1.2e-3, val_examples=24,
+)  # fmt: skip
+"""What a run is configured with where nothing else is said: about an hour on one core."""
 _HELD_OUT = 0.15
 """Share of a scan's uppermost slices that training never shows."""
 _THICK = 2.0
@@ -120,7 +126,8 @@ def lesson(config: ReconstructionConfig, data: Path, progress: Progress) -> MriL
     total = len(files) + len(config.phantom_seeds)
     shown: list[Plane] = []
     held_out: list[Plane] = []
-    for done, source in enumerate([*files, *config.phantom_seeds]):
+    sources: list[Path | int] = [*files, *config.phantom_seeds]
+    for done, source in enumerate(sources):
         progress(Step("read images", done, total))
         scan = source.name if isinstance(source, Path) else ""
         volume = read_volume(source, modality="MR").canonical() if isinstance(source, Path) else _phantom(source)
