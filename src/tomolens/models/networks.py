@@ -16,6 +16,8 @@ from tomolens.core.errors import ModelError
 from tomolens.models.monai_networks import PREFIX, monai_network
 from tomolens.models.retina_net import retina_net
 from tomolens.models.slice_network import SliceNet
+from tomolens.models.unrolled import UnrolledSense
+from tomolens.models.varnet import var_net
 
 CELL_MM = 4.0
 """Edge of one output cell; the network's input has 1 mm voxels."""
@@ -119,6 +121,8 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "nodule_views_25d": NoduleViews,
     "retina_net": retina_net,
     "slice_net": SliceNet,
+    "unrolled_sense": UnrolledSense,
+    "var_net": var_net,
 }
 
 

@@ -1,0 +1,170 @@
+"""A reconstruction that is unrolled: a few rounds of a small 2D CNN and of fitting what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+
+import torch
+from monai.networks.blocks import Convolution
+from torch import nn
+from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle, softplus
+
+_FIRST_STEPS = 6
+_FIRST_WEIGHT = 0.01
+_LEAST_NOISE = 1e-4
+_DEEPEST = 8
+"""Images are padded to multiples of this inside the CNNs."""
+_START_LOG_SIGMA = -3.5
+_MOST_LOG_SIGMA = 2.0
+
+
+class UnrolledSense(nn.Module):
+    """SENSE with a learned prior: conjugate gradients, then rounds of a residual CNN and of data consistency.
+
+    As in Aggarwal et al., MoDL, IEEE Trans Med Imaging 2019; 38:394-405, with a CNN and a weight of its own in each
+    round. The last convolution of each CNN starts at zero, so that an untrained network is CG-SENSE.
+
+    Input: ``image`` (n, 2, row, column), the adjoint of the measurement as real and imaginary part, brightest tissue
+    about 1; ``maps`` (n, coil, row, column, 2); ``acquired`` (n, row, column) bool; ``noise`` (n,), as of
+    `tomolens.physics.sense.Measured`. Output (n, 3, row, column): real and imaginary part, and the natural logarithm
+    of the magnitude's standard deviation. ``doubt_scale`` multiplies that deviation: fitted after the training.
+    """
+
+    inputs = ("image", "maps", "acquired", "noise")
+
+    def __init__(
+        self, rounds: int = 5, steps: int = 2, channels: Sequence[int] = (32, 64, 96), doubt_scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.steps, self.log_scale = steps, log(doubt_scale)
+        self.priors = nn.ModuleList(Prior(channels) for _ in range(rounds))
+        self.log_weight = nn.Parameter(torch.full((rounds,), -3.0))
+        self.doubt = Doubt(channels[0])
+
+    def forward(
+        self, image: torch.Tensor, maps: torch.Tensor, acquired: torch.Tensor, noise: torch.Tensor
+    ) -> torch.Tensor:
+        """See the class."""
+        measured = _Measurement.of(image, maps, acquired)
+        known = _known(noise, acquired)
+        found = first = measured.fitted(torch.zeros_like(measured.wanted), _FIRST_WEIGHT, _FIRST_STEPS)
+        for prior, log_weight in zip(self.priors, self.log_weight, strict=True):
+            better = _complex(prior(_real(found), known))
+            found = measured.fitted(better, softplus(log_weight), self.steps)
+        answer = _real(found)
+        seen = torch.cat([answer, answer - _real(first)], dim=1).detach()
+        return torch.cat([answer, self.doubt(seen, known) + self.log_scale], dim=1)
+
+
+class Prior(nn.Module):
+    """What an image should look like: a CNN on three scales that says what to take away, nothing to begin with."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        fine, middle, coarse = channels
+        self.opening = nn.Sequential(_conv(16, fine), _conv(fine, fine))
+        self.down = nn.ModuleList([_conv(4 * fine, middle, kernel=1), _conv(4 * middle, coarse, kernel=1)])
+        self.inner = nn.ModuleList([_conv(middle, middle), nn.Sequential(_conv(coarse, coarse), _conv(coarse, coarse))])
+        self.up = nn.ModuleList([_conv(middle, 4 * fine, kernel=1), _conv(coarse, 4 * middle, kernel=1)])
+        self.joined = nn.ModuleList([_conv(fine, fine), _conv(middle, middle)])
+        self.last = nn.Conv2d(fine, 8, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type] # it has one
+
+    def forward(self, image: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """(n, 2, row, column) with what is ``known`` (n, 2) of its measurement to a better (n, 2, row, column)."""
+        fine = self.opening(_packed(image, known))
+        middle = self.inner[0](self.down[0](pixel_unshuffle(fine, 2)))
+        coarse = self.inner[1](self.down[1](pixel_unshuffle(middle, 2)))
+        middle = self.joined[1](middle + pixel_shuffle(self.up[1](coarse), 2))
+        fine = self.joined[0](fine + pixel_shuffle(self.up[0](middle), 2))
+        rows, columns = image.shape[-2:]
+        change: torch.Tensor = pixel_shuffle(self.last(fine), 2)[..., :rows, :columns]
+        return image - change.float()
+
+
+class Doubt(nn.Module):
+    """How far the magnitude may be off: (n, 4, row, column), answer and its change, to a log of sigma."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(_conv(24, width), _conv(width, width), nn.Conv2d(width, 4, 3, padding=1))
+        nn.init.constant_(self.layers[-1].bias, _START_LOG_SIGMA)  # type: ignore[arg-type] # it is a tensor
+
+    def forward(self, seen: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        rows, columns = seen.shape[-2:]
+        answer: torch.Tensor = pixel_shuffle(self.layers(_packed(seen, known)), 2)[..., :rows, :columns]
+        return answer.float().clamp(max=_MOST_LOG_SIGMA)
+
+
+@dataclass(frozen=True, eq=False)
+class _Measurement:
+    """The normal equations of a batch of measurements: complex ``wanted`` (n, row, column) is what they should give."""
+
+    wanted: torch.Tensor
+    maps: torch.Tensor
+    mask: torch.Tensor
+    axes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, image: torch.Tensor, maps: torch.Tensor, acquired: torch.Tensor) -> _Measurement:
+        """Transforms are left out along an axis that every slice of the batch has measured whole."""
+        changes = [bool((acquired != acquired.narrow(axis, 0, 1)).any()) for axis in (-2, -1)]
+        axes = tuple(axis for axis, changed in zip((-2, -1), changes, strict=True) if changed)
+        mask = torch.fft.ifftshift(acquired, dim=(-2, -1))[:, None].float()
+        for axis in {-2, -1} - set(axes):
+            mask = mask.narrow(axis, 0, 1)
+        return cls(_complex(image), torch.view_as_complex(maps.float().contiguous()), mask, axes)
+
+    def normal(self, image: torch.Tensor) -> torch.Tensor:
+        """What the adjoint makes of how an image would have been measured; see `tomolens.physics.sense.Sense`."""
+        seen = torch.fft.fftn(self.maps * image[:, None], dim=self.axes, norm="ortho")
+        back = torch.fft.ifftn(seen * self.mask, dim=self.axes, norm="ortho")
+        together: torch.Tensor = (self.maps.conj() * back).sum(dim=1)
+        return together
+
+    def fitted(self, start: torch.Tensor, weight: torch.Tensor | float, steps: int) -> torch.Tensor:
+        """Conjugate gradient steps towards what fits the measurement and is near ``start``."""
+        found, left = start, self.wanted - self.normal(start)
+        direction, size = left, _squared(left)
+        for _ in range(steps):
+            moved = self.normal(direction) + weight * direction
+            share = size / (direction.conj() * moved).real.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-20)
+            found = found + share * direction
+            left = left - share * moved
+            before, size = size, _squared(left)
+            direction = left + size / before.clamp(min=1e-20) * direction
+        return found
+
+
+def _squared(image: torch.Tensor) -> torch.Tensor:
+    return (image.real**2 + image.imag**2).sum(dim=(-2, -1), keepdim=True)
+
+
+def _known(noise: torch.Tensor, acquired: torch.Tensor) -> torch.Tensor:
+    """(n, 2): the logarithm of the noise and the share that was measured, both of the order of 1."""
+    level = torch.log10(noise.float().clamp(min=_LEAST_NOISE)) + 2
+    return torch.stack([level, 4 * acquired.float().mean(dim=(-2, -1))], dim=1)
+
+
+def _packed(image: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Two by two pixels as channels, what is known beside them, padded with zeros to a multiple of 8."""
+    rows, columns = image.shape[-2:]
+    constant = known[..., None, None].expand(-1, -1, rows, columns).to(image.dtype)
+    return pixel_unshuffle(pad(torch.cat([image, constant], 1), (0, -columns % _DEEPEST, 0, -rows % _DEEPEST)), 2)
+
+
+def _complex(image: torch.Tensor) -> torch.Tensor:
+    return torch.complex(image[:, 0].float(), image[:, 1].float())
+
+
+def _real(image: torch.Tensor) -> torch.Tensor:
+    return torch.stack([image.real, image.imag], dim=1)
+
+
+def _conv(inward: int, outward: int, kernel: int = 3) -> nn.Module:
+    block: nn.Module = Convolution(2, inward, outward, kernel_size=kernel, act="RELU", norm=None, adn_ordering="A")
+    return block

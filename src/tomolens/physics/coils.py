@@ -1,0 +1,134 @@
+"""What each coil sees, from the measured centre of k-space."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tomolens.physics.fourier import to_images
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_KERNEL = 5
+_NULL_SPACE = 0.02
+"""Singular values below this share of the largest belong to noise (Uecker et al. 2014, section Methods)."""
+_CALIBRATION = 28
+"""Of a larger centre only this many places a side are read: more adds work and next to nothing."""
+_LEAST_FOR_ESPIRIT = 10
+_COARSE = 48
+"""Maps are found on a grid of this many points a side, on which a kernel of five places is smooth, and interpolated."""
+_SQUARINGS = 6
+
+
+def compression(centre: NDArray[np.complex64], most: int) -> NDArray[np.complex64]:
+    """The (virtual, coil) matrix of the ``most`` strongest combinations of coils (Buehrer et al. 2007).
+
+    Its rows are orthonormal, so that noise stays as strong and white; the strongest combination comes first.
+
+    Parameters
+    ----------
+    centre
+        (coil, ky, kx), fully sampled.
+    """
+    flat = centre.reshape(len(centre), -1)
+    _, vectors = np.linalg.eigh(flat @ flat.conj().T)
+    strongest: NDArray[np.complex64] = vectors[:, ::-1][:, :most].conj().T.astype(np.complex64)
+    return strongest
+
+
+def sensitivities(centre: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
+    """Coil sensitivities of unit root sum of squares, by ESPIRiT, or from the low-resolution image of a small centre.
+
+    Parameters
+    ----------
+    centre
+        (coil, ky, kx), fully sampled around zero frequency.
+    shape
+        Rows and columns of the maps.
+
+    Returns
+    -------
+    NDArray
+        (coil, row, column) complex64; ones for a single coil, whose sensitivity cannot be told from the image.
+    """
+    if len(centre) == 1:
+        return np.ones((1, *shape), np.complex64)
+    small = centre[(slice(None), *(_middle(n) for n in centre.shape[1:]))]
+    if min(small.shape[1:]) < _LEAST_FOR_ESPIRIT:
+        return low_resolution(small, shape)
+    return espirit(small, shape)
+
+
+def low_resolution(centre: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
+    """Sensitivities as the coils' images of the centre alone, smoothly windowed, by their root sum of squares."""
+    windows = [np.hanning(n + 2)[1:-1] for n in centre.shape[1:]]
+    images = to_images(_padded(centre * windows[0][:, None] * windows[1], shape))
+    return _unit(images)
+
+
+def espirit(centre: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
+    """Sensitivities by ESPIRiT: at each place the eigenvector to eigenvalue 1 of the calibration's row space.
+
+    Uecker et al., Magn Reson Med 2014; 71:990-1001, doi:10.1002/mrm.24751. One set of maps; none is cut off where the
+    eigenvalue is low, so that no tissue can be lost.
+    """
+    kernels = _row_space(centre)
+    coarse = (min(_COARSE, shape[0]), min(_COARSE, shape[1]))
+    seen = to_images(_padded(kernels, coarse)).transpose(2, 3, 1, 0)
+    power = seen @ seen.conj().swapaxes(-1, -2)
+    for _ in range(_SQUARINGS):
+        power = power @ power
+        power /= np.abs(power).max(axis=(-2, -1), keepdims=True) + np.float32(1e-30)
+    strongest = np.argmax(np.abs(np.diagonal(power, axis1=-2, axis2=-1)), axis=-1)
+    maps = np.take_along_axis(power, strongest[..., None, None], axis=-1)[..., 0].transpose(2, 0, 1)
+    first = maps[:1]
+    maps = _unit(maps * (first.conj() / (np.abs(first) + np.float32(1e-20))))
+    rows, columns = (_interpolation(n, c) for n, c in zip(shape, coarse, strict=True))
+    return _unit(rows @ maps @ columns.T)
+
+
+def _row_space(centre: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """(kernel, coil, ky, kx): an orthonormal base of what the calibration's patches span."""
+    coils = len(centre)
+    patches = np.lib.stride_tricks.sliding_window_view(centre, (_KERNEL, _KERNEL), axis=(1, 2))
+    matrix = patches.transpose(1, 2, 0, 3, 4).reshape(-1, coils * _KERNEL**2)
+    squared, vectors = np.linalg.eigh(matrix.T @ matrix.conj())
+    kept = vectors[:, squared > _NULL_SPACE**2 * squared[-1]]
+    return np.asarray(kept.T.reshape(-1, coils, _KERNEL, _KERNEL), np.complex64)
+
+
+def _middle(length: int) -> slice:
+    """The part of a centre that is read."""
+    left = max(0, (length - _CALIBRATION) // 2)
+    return slice(left, left + min(length, _CALIBRATION))
+
+
+def _padded(kspace: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
+    """With zeros around, the middle in the middle; cut where it is larger."""
+    padded = np.zeros((*kspace.shape[:-2], *shape), np.complex64)
+    spans = [(min(n, s), n // 2, s // 2) for n, s in zip(kspace.shape[-2:], shape, strict=True)]
+    source, target = ([slice(m - n // 2, m - n // 2 + n) for n, m in pairs] for pairs in _both(spans))
+    padded[..., target[0], target[1]] = kspace[..., source[0], source[1]]
+    return padded
+
+
+def _both(spans: list[tuple[int, int, int]]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    return [(n, inner) for n, inner, _ in spans], [(n, outer) for n, _, outer in spans]
+
+
+def _interpolation(length: int, coarse: int) -> NDArray[np.float32]:
+    """(length, coarse) weights of linear interpolation on a ring, middle on middle."""
+    at = (np.arange(length) - length // 2) * coarse / length + coarse // 2
+    low = np.floor(at).astype(int)
+    weights = np.zeros((length, coarse), np.float32)
+    weights[np.arange(length), low % coarse] = 1 - (at - low)
+    weights[np.arange(length), (low + 1) % coarse] += (at - low).astype(np.float32)
+    return weights
+
+
+def _unit(maps: NDArray[Any]) -> NDArray[np.complex64]:
+    """Divided by their root sum of squares over the coils."""
+    together = np.sqrt((np.abs(maps) ** 2).sum(axis=0))
+    return np.asarray(maps / np.maximum(together, np.float32(1e-20)), np.complex64)
