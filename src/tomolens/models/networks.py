@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tomolens.core.errors import ModelError
 from tomolens.models.monai_networks import PREFIX, monai_network
 from tomolens.models.retina_net import retina_net
+from tomolens.models.slice_denoiser import SliceDenoiser
 
 CELL_MM = 4.0
 """Edge of one output cell; the network's input has 1 mm voxels."""
@@ -117,6 +118,7 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "nodule_cnn_3d": nodule_cnn_3d,
     "nodule_views_25d": NoduleViews,
     "retina_net": retina_net,
+    "slice_denoiser": SliceDenoiser,
 }
 
 
