@@ -38,8 +38,8 @@ the share of patches from phantoms; the share whose neighbours repeat the slice,
 slices; the weight of the error of means over 4 by 4 pixels, which keeps contrasts and HU."""
 
 CONFIG = ReconstructionConfig(
-    job=Job.DENOISING, rounds=20, steps=120, batch=8, learning_rate=2e-3, network="slice_denoiser",
-    settings={"channels": [32, 64, 96]}, phantom_seeds=tuple(range(100, 105)), recipe=RECIPE, val_examples=64,
+    job=Job.DENOISING, rounds=18, steps=150, batch=4, learning_rate=1.5e-3, network="slice_denoiser",
+    settings={"channels": [32, 64, 96]}, phantom_seeds=tuple(range(100, 105)), recipe=RECIPE, val_examples=32,
 )  # fmt: skip
 
 _MARGIN = 24
