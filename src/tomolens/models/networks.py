@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tomolens.core.errors import ModelError
 from tomolens.models.monai_networks import PREFIX, monai_network
 from tomolens.models.retina_net import retina_net
+from tomolens.models.slice_denoiser import SliceDenoiser
 from tomolens.models.slice_network import SliceNet
 from tomolens.models.unrolled import UnrolledSense
 from tomolens.models.varnet import var_net
@@ -123,6 +124,7 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "slice_net": SliceNet,
     "unrolled_sense": UnrolledSense,
     "var_net": var_net,
+    "slice_denoiser": SliceDenoiser,
 }
 
 

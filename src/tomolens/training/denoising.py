@@ -1,0 +1,185 @@
+"""What the denoising network is shown: clean slices with lesions and noise of every strength and kernel put on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from tomolens.core.errors import OptionError
+from tomolens.core.progress import Progress, silent
+from tomolens.core.reconstruction import Job
+from tomolens.physics.noise import noise_map
+from tomolens.physics.random_noise import Spectrum, random_level
+from tomolens.training.clean_slices import CleanStack, clean_stacks
+from tomolens.training.reconstruction import ReconstructionConfig
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tomolens.training.learner import Batch, Terms
+
+RECIPE: Mapping[str, Any] = {
+    "least_noise_hu": 4.0,
+    "most_noise_hu": 150.0,
+    "lesions": 4.0,
+    "generated": 0.5,
+    "single_slices": 0.25,
+    "coarse_weight": 2.0,
+}
+"""Defaults of ``ReconstructionConfig.recipe``: the noise, drawn evenly in its logarithm; lesions a patch, on average;
+the share of patches from phantoms; the share whose neighbours repeat the slice, as in a scan of one or of thick
+slices; the weight of the error of means over 4 by 4 pixels, which keeps contrasts and HU."""
+
+CONFIG = ReconstructionConfig(
+    job=Job.DENOISING, rounds=18, steps=150, batch=4, learning_rate=1.5e-3, network="slice_denoiser",
+    settings={"channels": [32, 64, 96]}, phantom_seeds=tuple(range(100, 105)), recipe=RECIPE, val_examples=32,
+)  # fmt: skip
+
+_MARGIN = 24
+"""The noise is measured in this much more than a patch, as in a scan."""
+_AIR_HU = -900.0
+_LUNG_HU = -600.0
+_SOFT_HU = 40.0
+_CUT_OFF_HU = -1024.0
+_LEAST_SCALE_HU = 2.0
+_ROBUST = 0.3
+_POOL = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Examples(Dataset[dict[str, torch.Tensor]]):
+    """Patches by their number: ``image`` (3, edge, edge) and ``target`` (1, edge, edge) in HU, ``sigma`` the map."""
+
+    config: ReconstructionConfig
+    stacks: Sequence[CleanStack]
+    indices: Sequence[int]
+    held_out: bool
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng([self.config.seed, self.indices[place], self.held_out])
+        recipe, edge = self.config.recipe, self.config.edge
+        clean = _clean_patch(self.stacks, edge + 2 * _MARGIN, rng, recipe["generated"], self.held_out)
+        for _ in range(rng.poisson(recipe["lesions"])):
+            add_lesion(clean, rng)
+        if rng.random() < recipe["single_slices"]:
+            noisy = np.repeat(_noisy(clean[1:2], rng, recipe), 3, axis=0)
+        else:
+            noisy = _noisy(clean, rng, recipe)
+        inner = (slice(None), slice(_MARGIN, _MARGIN + edge), slice(_MARGIN, _MARGIN + edge))
+        sigma = noise_map(noisy[1])[None]
+        parts = {"image": noisy, "sigma": sigma, "target": clean[1:2]}
+        return {name: torch.from_numpy(np.ascontiguousarray(part[inner])) for name, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """The lesson: see `tomolens.training.reconstruction.Lesson`."""
+
+    config: ReconstructionConfig
+    stacks: Sequence[CleanStack]
+
+    def examples(self, indices: Sequence[int], *, held_out: bool = False) -> Examples:
+        """Patches; held-out ones are of slices that training never shows."""
+        return Examples(self.config, self.stacks, indices, held_out)
+
+    def loss(self, answer: torch.Tensor, batch: Batch) -> Terms:
+        """Charbonnier's of the errors of pixels and of means, in units of the noise; the uncertainty's likelihood."""
+        sigma = batch["sigma"].clamp(min=_LEAST_SCALE_HU)
+        error = (answer[:, :1] - batch["target"]) / sigma
+        coarse = functional.avg_pool2d(error, _POOL)
+        doubt = answer[:, 1:] / sigma
+        likely = doubt.log() + 0.5 * (error.detach() / doubt) ** 2
+        terms = {
+            "fine_loss": _charbonnier(error, _ROBUST),
+            "coarse_loss": self.config.recipe["coarse_weight"] * _charbonnier(coarse, _ROBUST / _POOL),
+            "doubt_loss": likely,
+        }
+        count = torch.tensor(float(len(error)), device=error.device)
+        return {name: (term.mean(dim=(1, 2, 3)).sum(), count) for name, term in terms.items()}
+
+
+def lesson(config: ReconstructionConfig, data: Path, progress: Progress = silent) -> Denoising:
+    """The lesson, its slices made from the CT files below a folder and from phantoms.
+
+    Raises
+    ------
+    OptionError
+        If the recipe has an unknown key.
+    ReadError
+        If there are no slices.
+    """
+    unknown = sorted(set(config.recipe) ^ set(RECIPE))
+    if unknown:
+        raise OptionError(f"The recipe of {Job.DENOISING} has the keys {', '.join(RECIPE)}; {unknown[0]!r} is amiss.")
+    return Denoising(config, clean_stacks(data, config.phantom_seeds, progress))
+
+
+def add_lesion(slices_hu: NDArray[np.float32], rng: np.random.Generator) -> None:
+    """Put a soft disc into the middle of (3, row, column) slices, smaller or absent in the others; in place.
+
+    In the lung it is solid or ground glass, elsewhere 8 to 120 HU above or below what is there: what a network must
+    have seen if it is not to wipe it out.
+    """
+    rows, columns = slices_hu.shape[1:]
+    center = rng.uniform((0, 0), (rows, columns))
+    radius = float(np.exp(rng.uniform(np.log(1.2), np.log(11))))
+    there = float(slices_hu[1, int(center[0]), int(center[1])])
+    if there < _AIR_HU - 50:
+        return
+    in_lung = rng.uniform(60, 400) if rng.random() < 0.5 else _SOFT_HU - there
+    contrast = in_lung if there < _LUNG_HU else rng.choice([-1, 1]) * np.exp(rng.uniform(np.log(8), np.log(120)))
+    distance = np.hypot(np.arange(rows)[:, None] - center[0], np.arange(columns) - center[1])
+    soft = rng.uniform(0.3, 1.0)
+    for image, share in zip(slices_hu, (rng.uniform(-0.3, 1), 1.0, rng.uniform(-0.3, 1)), strict=True):
+        if share > 0:
+            image += np.float32(contrast) / (1 + np.exp(np.clip((distance - radius * share) / soft, -30, 30)))
+
+
+def _clean_patch(
+    stacks: Sequence[CleanStack], size: int, rng: np.random.Generator, generated: float, held_out: bool
+) -> NDArray[np.float32]:
+    """Three slices of a random place that is not all air, turned and stretched in HU at random."""
+    kinds = [[stack for stack in stacks if stack.generated is kind] for kind in (False, True)]
+    some = kinds[int(rng.random() < generated)] or stacks
+    for _ in range(8):
+        stack = some[int(rng.integers(len(some)))]
+        patch = _cut(stack.around(rng.choice(stack.held_out if held_out else stack.shown)), size, rng)
+        if (patch[1] > _AIR_HU).mean() > 0.2:
+            break
+    share = np.float32(rng.uniform(0.2, 1.0))
+    patch[::2] = patch[1] + share * (patch[::2] - patch[1])
+    turned = np.rot90(patch if rng.random() < 0.5 else patch[..., ::-1], int(rng.integers(4)), axes=(1, 2))
+    return np.asarray((turned + 1000) * rng.uniform(0.93, 1.07) - 1000 + rng.uniform(-10, 10), np.float32)
+
+
+def _cut(slices: NDArray[np.float32], size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    room = [max(0, size - n) for n in slices.shape[1:]]
+    wide = np.pad(slices, ((0, 0), *((n // 2, n - n // 2) for n in room)), mode="symmetric")
+    j, i = (rng.integers(n - size + 1) for n in wide.shape[1:])
+    return wide[:, j : j + size, i : i + size]
+
+
+def _noisy(clean: NDArray[np.float32], rng: np.random.Generator, recipe: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Slices with noise of one spectrum and strength, somewhat alike in neighbours; cut off as scanners do, mostly."""
+    strength = np.exp(rng.uniform(np.log(recipe["least_noise_hu"]), np.log(recipe["most_noise_hu"])))
+    noise = Spectrum.draw(rng).noise(clean.shape, rng)
+    alike = np.float32(rng.uniform(0, 0.5))
+    if len(noise) > 1:
+        noise[::2] = alike * noise[1] + np.sqrt(1 - alike**2) * noise[::2]
+    noisy = clean + np.float32(strength) * random_level(clean.shape[1:], rng) * noise
+    return np.maximum(noisy, _CUT_OFF_HU) if rng.random() < 0.8 else noisy
+
+
+def _charbonnier(error: torch.Tensor, robust: float) -> torch.Tensor:
+    """Square of small errors, modulus of large ones."""
+    return (error**2 + robust**2).sqrt() - robust
