@@ -148,7 +148,7 @@ def test_where_memory_runs_out_fewer_planes_go_at_a_time_and_the_answer_is_the_s
     scan, options = slab(), ReconstructOptions(factor=3)
     expected = model().reconstruct(scan, options, silent)
     tight = model()
-    whole, forward = tight._network, tight._network.forward
+    whole, forward = tight.network, tight.network.forward
 
     def small(image, setting, factor=None):
         if len(image) > 3:
@@ -167,7 +167,7 @@ def test_where_not_even_one_plane_fits_it_says_so(monkeypatch):
     def full(*_: object):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(tight._network, "forward", full)
+    monkeypatch.setattr(tight.network, "forward", full)
     with pytest.raises(OutOfMemory, match="single plane"):
         tight.reconstruct(slab(), ReconstructOptions(factor=3), silent)
 

@@ -213,7 +213,7 @@ class ThinSlices:
 
     def __init__(self, card: ModelCard, network: nn.Module, weights_sha256: str, backend: Backend) -> None:
         self.card, self.weights_sha256, self.backend = card, weights_sha256, backend
-        self._network = network.eval()
+        self.network = network.eval()
 
     def __repr__(self) -> str:
         return f"ThinSlices({self.card.name!r}, {self.backend.device})"
@@ -234,7 +234,7 @@ class ThinSlices:
         progress(Step(STAGE, 0, sum(stack.grid.shape[1:])))
         image = stack.projected()
         manifest.lap("back-project")
-        planes = Planes(self._network, self.backend, stack, progress)
+        planes = Planes(self.network, self.backend, stack, progress)
         sigma = planes.add_to(image, options.uncertainty)
         manifest.lap("network")
         image = stack.projected(image)
@@ -256,17 +256,20 @@ class Planes:
     _values: int = _BATCH_VALUES
 
     def __post_init__(self) -> None:
+        self.scale = usual_difference(self.stack.measured)
         if self.backend.reason:
             self._note(self.backend.reason)
 
-    def add_to(self, image: Image, with_sigma: bool) -> Image | None:
-        """Add the network's answer to (k * factor, j, i), in place; the standard deviation of the sum where wished."""
-        scale = usual_difference(self.stack.measured)
+    def add_to(self, image: Image, with_sigma: bool, axes: tuple[int, ...] = (1, 2)) -> Image | None:
+        """Add the network's answer to (k * factor, j, i), in place; the standard deviation of the sum where wished.
+
+        ``axes`` are those that planes are taken along: rows, columns, or both, whose answers are averaged.
+        """
         sigma = np.zeros_like(image) if with_sigma else None
-        done, total = 0, sum(image.shape[1:])
-        for axis in (1, 2):
+        done, total = 0, sum(image.shape[axis] for axis in axes)
+        for axis in axes:
             for part in self._batches(axis):
-                added, doubt = self._answers(axis, part, scale)
+                added, doubt = self._answers(axis, part, self.scale / len(axes))
                 place = (slice(None), part) if axis == 1 else (slice(None), slice(None), part)
                 image[place] += added
                 if sigma is not None:
@@ -289,16 +292,16 @@ class Planes:
         return int(max(1, self._values // (slices * width * channels * _MAPS)))
 
     def _answers(self, axis: int, part: slice, scale: float) -> tuple[Image, Image]:
-        """Half of what is added and half of its standard deviation, each (k * factor, j, i) of some planes."""
-        answer = until_it_fits(lambda: self._asked(axis, part, scale), partial(self._give_way, axis)).numpy()
-        halves = np.moveaxis(answer * np.float32(scale / 2), 0, axis + 1)
+        """What is added and its standard deviation, each (k * factor, j, i) of some planes, in multiples of scale."""
+        answer = until_it_fits(lambda: self._asked(axis, part), partial(self._give_way, axis)).numpy()
+        placed = np.moveaxis(answer * np.float32(scale), 0, axis + 1)
         factor = self.stack.factor
-        added, doubt = (np.moveaxis(half, 0, 1) for half in (halves[:factor], halves[factor:]))
-        return tuple(half.reshape(-1, *half.shape[2:]) for half in (added, doubt))  # type: ignore[return-value]
+        added, doubt = (np.moveaxis(some, 0, 1) for some in (placed[:factor], placed[factor:]))
+        return added.reshape(-1, *added.shape[2:]), doubt.reshape(-1, *doubt.shape[2:])
 
-    def _asked(self, axis: int, part: slice, scale: float) -> torch.Tensor:
-        """(planes, 2 * factor, k, width) float32 on the CPU, in units of ``scale``."""
-        measured = np.moveaxis(self.stack.measured, axis, 0)[part]
+    def _asked(self, axis: int, part: slice) -> torch.Tensor:
+        """(planes, 2 * factor, k, width) float32 on the CPU, in units of the usual difference."""
+        measured = np.moveaxis(self.stack.measured, axis, 0)[part] / np.float32(self.scale)
         network, device = on_device(self.network, self.backend.device), self.backend.device
         thin_mm, *pixels = self.stack.grid.spacing_mm
         factor = self.stack.factor
@@ -306,7 +309,7 @@ class Planes:
         parts = []
         with torch.inference_mode():
             for first in range(0, len(measured), self._at_once(axis)):
-                some = torch.from_numpy(measured[first : first + self._at_once(axis)] / np.float32(scale))
+                some = torch.from_numpy(measured[first : first + self._at_once(axis)])
                 image = some[:, None].to(device).contiguous(memory_format=torch.channels_last)
                 parts.append(network(image, setting.expand(len(some), 2).to(device), factor).float().cpu())
         return finite(torch.cat(parts))

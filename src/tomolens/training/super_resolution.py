@@ -31,6 +31,7 @@ from tomolens.training.reconstruction import ReconstructionConfig
 if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
+    from torch import nn
 
     from tomolens.training.learner import Batch, Terms
 
@@ -197,6 +198,22 @@ def example(lesson: SliceLesson, index: int, held_out: bool) -> dict[str, torch.
         "setting": torch.tensor(setting_of(factor, factor * spacing[0], spacing[1])),
         "factor": torch.tensor(factor),
     }
+
+
+def sigma_scale(network: nn.Module, lesson: SliceLesson, count: int) -> tuple[float, ...]:
+    """What each factor's standard deviation is to be multiplied by, from ``count`` held-out examples.
+
+    After it 95 % of the errors lie within two of them. It stands in a publication's ``settings``.
+    """
+    ratios: dict[int, list[NDArray[Any]]] = {factor: [] for factor in FACTORS}
+    with torch.inference_mode():
+        for index in range(count):
+            shown = example(lesson, index, True)
+            factor = int(shown["factor"])
+            answer = network(shown["image"][None], shown["setting"][None], factor)[0]
+            wrong = (answer[:factor] - shown["target"][:factor]).abs()
+            ratios[factor].append((wrong / answer[factor:]).numpy().ravel())
+    return tuple(round(float(np.quantile(np.concatenate(ratios[factor]), 0.95)) / 2, 3) for factor in FACTORS)
 
 
 def _sharp(lesson: SliceLesson, factor: int, rng: Generator, held_out: bool) -> tuple[Plane, tuple[float, float]]:
