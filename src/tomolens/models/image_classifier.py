@@ -62,6 +62,8 @@ class ImageClassifier:
         alone = self._recipe.answer.activation == "sigmoid" or self._recipe.answer.decision == "threshold"
         logits = finite(self._answer(image).float().cpu())
         probabilities = logits.sigmoid() if alone else logits.softmax(dim=0)
+        if len(logits) == 1 and len(self.card.labels) == 2:  # one logit for the second of two classes
+            probabilities = torch.cat([1 - probabilities, probabilities])
         return {name: float(probabilities[number]) for number, name in self.card.labels.items()}
 
     def _answer(self, image: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import stat
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 from tomolens.core.errors import ModelError
@@ -31,7 +30,9 @@ def unpack(archive: Path, folder: Path) -> Path:
             entries = checked_entries(opened, archive.name)
             for entry in entries:
                 _extract(opened, entry, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as broken:
+    except ModelError:
+        raise
+    except Exception as broken:  # whatever a damaged or hostile zip makes of its reader, or its names of the disk
         raise ModelError(f"{archive.name} cannot be unpacked: {broken}.") from broken
     return bundle_root(folder, archive.name)
 
@@ -109,9 +110,13 @@ def inside(root: Path, path: str, what: str) -> Path:
     ModelError
         If it lies elsewhere, or is missing.
     """
-    file = (root / path).resolve()
-    if not file.is_relative_to(root.resolve()):
+    try:
+        file = (root / path).resolve()
+        is_inside, is_folder, is_file = file.is_relative_to(root.resolve()), file.is_dir(), file.is_file()
+    except (OSError, ValueError, RuntimeError) as unreadable:  # a name too long, a NUL in it, links in a circle
+        raise ModelError(f"{what} is {path!r:.200}, which cannot be read: {unreadable}.") from unreadable
+    if not is_inside:
         raise ModelError(f"{what} is {path!r}, which lies outside the bundle.")
-    if not file.is_file():
-        raise ModelError(f"{what} is {path!r}; the bundle holds no such file.")
+    if not is_file:
+        raise ModelError(f"{what} is {path!r}; {'that is a folder' if is_folder else 'the bundle holds no such file'}.")
     return file

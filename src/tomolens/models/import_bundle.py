@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,10 +20,13 @@ from tomolens.core.card import ModelCard
 from tomolens.core.errors import ModelError
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.core.volume import Unit
+from tomolens.models.import_answer import answer, check_boxes
 from tomolens.models.import_archive import bundle_root, inside, unpack
-from tomolens.models.import_config import Config, Unknown, read_json
-from tomolens.models.import_network import MappedNetwork, boxes_and_windows, mapped_network
-from tomolens.models.import_steps import answer, preparation, windows
+from tomolens.models.import_checkpoint import checkpoint
+from tomolens.models.import_config import Config, read_json
+from tomolens.models.import_detector import boxes_and_windows
+from tomolens.models.import_network import MappedNetwork, mapped_network
+from tomolens.models.import_steps import check_wiring, preparation, windows
 from tomolens.models.import_weights import check_fit, read_weights
 from tomolens.models.networks import build
 from tomolens.models.recipe import Recipe
@@ -105,8 +109,8 @@ class _Import:
         card = self._card(network)
         Recipe.of(ModelCard.from_metadata(card, "the new card"))
         self._progress(Step(_STAGE, 1, 3))
-        file = self._weights_file()
-        tensors = read_weights(file)
+        file, names = checkpoint(self._root, self._config)
+        tensors = read_weights(file, names)
         check_fit(_untrained(network), tensors, f"models/{file.name}")
         self._progress(Step(_STAGE, 2, 3))
         self._put(folder, card, tensors)
@@ -125,17 +129,12 @@ class _Import:
                 shutil.copyfile(inside(self._root, name, name), folder / name)
 
     def _page(self, card: Mapping[str, Any]) -> str:
-        theirs = self._root / "docs" / "README.md"
-        text = (
-            inside(self._root, "docs/README.md", "docs/README.md").read_text(errors="replace")
-            if theirs.is_file()
-            else ""
-        )
+        text = self._text("docs/README.md")
         return f"# {card['tomolens']['name']}\n\n{card['tomolens']['origin']}\n\n{text}".rstrip() + "\n"
 
     def _card(self, network: MappedNetwork) -> dict[str, Any]:
         inputs, outputs = self._formats("inputs"), self._formats("outputs")
-        recipe, notes = self._recipe(network, inputs)
+        recipe, notes = self._recipe(network)
         ours = {
             "name": model_name(self._source, self._wish),
             "task": network.task,
@@ -180,16 +179,19 @@ class _Import:
         values = formats[key] if isinstance(formats, dict) and isinstance(formats.get(key), dict) else {}
         return {"key": key or "image", **values}
 
-    def _recipe(self, network: MappedNetwork, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        evaluator = self._config.at("evaluator") if "evaluator" in self._config else {}
-        half = isinstance(evaluator, dict) and evaluator.get("amp") is True
+    def _recipe(self, network: MappedNetwork) -> tuple[dict[str, Any], list[str]]:
+        evaluator = self._config.raw("evaluator") if "evaluator" in self._config else {}
+        half = isinstance(evaluator, dict) and "amp" in evaluator and self._config.at("evaluator", "amp") is True
         if network.task == "generation":
-            return {"answer": answer(self._config)}, []
-        steps, notes = preparation(self._config, str(inputs["key"]), network.spatial_dims)
+            return {"answer": answer(self._config, 0)[0]}, []
+        check_wiring(self._config)
+        steps, notes = preparation(self._config, network.spatial_dims)
         if network.task == "detection":
-            boxes, windowed = boxes_and_windows(self._config)
+            check_boxes(self._config)
+            boxes, windowed = boxes_and_windows(self._config, network.settings)
             return {"steps": steps, "windows": windowed, "boxes": boxes, "half": half}, notes
-        read = answer(self._config)
+        read, more = answer(self._config, network.channels_out)
+        notes += more
         if "decision" not in read and network.task == "segmentation":
             raise ModelError(
                 f"{self._config.where('postprocessing')}: nothing says how channels become labels (AsDiscreted)."
@@ -218,12 +220,17 @@ class _Import:
             "channels": channels if network.channels_in > 1 else ["image"],
         }
 
+    def _text(self, name: str) -> str:
+        """A text of the bundle; empty where there is none."""
+        if not (self._root / name).is_file():
+            return ""
+        try:
+            return inside(self._root, name, name).read_text(encoding="utf-8", errors="replace")
+        except OSError as unreadable:
+            raise ModelError(f"{name} cannot be read: {unreadable}.") from unreadable
+
     def _licence(self) -> str:
-        file = self._root / "LICENSE"
-        lines = (
-            inside(self._root, "LICENSE", "LICENSE").read_text(errors="replace").split("\n") if file.is_file() else []
-        )
-        first = next((line.strip() for line in lines if line.strip()), "")
+        first = next((line.strip() for line in self._text("LICENSE").split("\n") if line.strip()), "")
         return f"{first[:80]} (its LICENSE is kept in the folder)" if first else "not stated by its authors"
 
     def _origin(self, notes: list[str]) -> str:
@@ -233,24 +240,8 @@ class _Import:
                 digest = f", SHA-256 {hashlib.file_digest(stream, 'sha256').hexdigest()}"
         said = "".join(f" {note}" for note in dict.fromkeys(notes))
         limits = "The limits of spacing and extent and the threshold were set by Tomolens, not by the authors."
-        return f"Imported from {self._source.name}{digest}; {NOT_VALIDATED}. {limits}{said}"
-
-    def _weights_file(self) -> Path:
-        """The checkpoint that the bundle's own configuration loads, else ``models/model.pt`` or ``.safetensors``."""
-        named = [path for loader in _loaders(self._config) for path in _below_models(loader)]
-        plain = [name for name in ("model.safetensors", "model.pt") if (self._root / "models" / name).is_file()]
-        if named:
-            chosen = named[0]
-            if (
-                not (self._root / "models" / chosen).exists()
-                and (self._root / "models" / "model.safetensors").is_file()
-            ):
-                chosen = "model.safetensors"
-            return inside(self._root, f"models/{chosen}", f"{self._config.name}: the checkpoint")
-        if plain:
-            return inside(self._root, f"models/{plain[-1]}", "the checkpoint")
-        script = " The TorchScript beside it is code and is not run." if list(self._root.glob("models/*.ts")) else ""
-        raise ModelError(f"The bundle holds neither models/model.pt nor models/model.safetensors.{script}")
+        name = os.fsencode(self._source.name).decode("utf-8", "replace")
+        return f"Imported from {name}{digest}; {NOT_VALIDATED}. {limits}{said}"
 
 
 def _inference(root: Path) -> Config:
@@ -261,21 +252,6 @@ def _inference(root: Path) -> Config:
             f"{configs.name} has no inference.json (it has {others}); YAML and Python configurations are not read."
         )
     return Config(read_json(configs / "inference.json"), "inference.json")
-
-
-def _loaders(config: Config) -> list[dict[str, Any]]:
-    """Every CheckpointLoader among the handlers and beside them."""
-    found = [config.at("checkpointloader")] if "checkpointloader" in config else []
-    found += [config.at("handlers", n) for n, _ in enumerate(config.raw("handlers"))] if "handlers" in config else []
-    return [part for part in found if isinstance(part, dict) and str(part.get("_target_")).endswith("CheckpointLoader")]
-
-
-def _below_models(loader: Mapping[str, Any]) -> list[str]:
-    path = loader.get("load_path")
-    if isinstance(path, Unknown) or not isinstance(path, str):
-        return []
-    _, slash, name = path.replace("\\", "/").rpartition("models/")
-    return [name] if slash else []
 
 
 def _untrained(network: MappedNetwork) -> torch.nn.Module:
@@ -293,7 +269,7 @@ def _labels(network: MappedNetwork, outputs: Mapping[str, Any], read: Mapping[st
     table = {str(key): str(name) for key, name in table.items()} if isinstance(table, dict) else {}
     names = {n: table.get(str(n), f"label {n}") for n in range(network.channels_out)}
     if network.task == "classification":
-        return {str(n): table.get(str(n), f"class {n}") for n in names}
+        return _class_names(network.channels_out, table, read)
     if network.task != "segmentation":
         return {}
     if read["decision"] == "argmax":
@@ -306,6 +282,22 @@ def _labels(network: MappedNetwork, outputs: Mapping[str, Any], read: Mapping[st
     if not read.get("paint"):
         return {str(n + 1): table.get(str(n), f"region {n + 1}") for n in names}
     return _painted_names(read["paint"], names)
+
+
+def _class_names(channels: int, table: Mapping[str, str], read: Mapping[str, Any]) -> dict[str, str]:
+    """The classes' names. A single logit says how surely an image is of the second of two classes, or of the one."""
+    if channels == 1 and read["activation"] != "sigmoid" and read.get("decision") != "threshold":
+        raise ModelError(
+            "inference.json: postprocessing: the network answers with one number, and no sigmoid or threshold says how "
+            "it becomes a probability."
+        )
+    count = 2 if channels == 1 and len(table) == 2 else channels
+    if set(table) - {str(n) for n in range(count)}:
+        raise ModelError(
+            f"metadata.json: network_data_format.outputs: channel_def names {', '.join(table)!r:.80}; the network "
+            f"answers for {count} classes."
+        )
+    return {str(n): table.get(str(n), f"class {n}") for n in range(count)}
 
 
 def _painted_names(paint: list[tuple[int, int]], names: Mapping[int, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from tomolens.core.errors import ModelError
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 LARGEST_JSON = 20 * 2**20
 DEEPEST = 64
 MOST_REFERENCES = 20_000
+MOST_VALUES = 200_000
+LONGEST_TEXT = 4096
+"""Characters of a text that another is joined to: paths are shorter, and doubled ones fill any memory."""
 _REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
 _PLACEMENT = ("to", "cuda", "cpu", "eval")
 """Methods of a network that change where it runs, not what it is."""
@@ -48,10 +52,11 @@ def read_json(file: Path) -> dict[str, Any]:
     if file.stat().st_size > LARGEST_JSON:
         raise ModelError(f"{file.name} is {file.stat().st_size} bytes; at most {LARGEST_JSON} are read.")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        values = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_constant, parse_float=_finite)
+        json.dumps(values, ensure_ascii=False).encode("utf-8")  # \ud800 alone is JSON and no text
     except RecursionError as deep:
         raise ModelError(f"{file.name} is nested too deeply; at most {DEEPEST} levels are read.") from deep
-    except ValueError as broken:
+    except (ValueError, OSError) as broken:
         raise ModelError(f"{file.name} is not JSON: {broken}.") from broken
     if not isinstance(values, dict):
         raise ModelError(f"{file.name} holds a {type(values).__name__}; a bundle's file holds an object.")
@@ -61,6 +66,10 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def _no_constant(word: str) -> float:
     raise ValueError(f"{word} is no number in JSON")
+
+
+def _finite(word: str) -> float:
+    return float(word) if isfinite(float(word)) else _no_constant(word)
 
 
 def _check_depth(values: Any, name: str) -> None:
@@ -92,7 +101,7 @@ class Config:
 
     def __init__(self, values: Mapping[str, Any], name: str) -> None:
         self._values, self.name = values, name
-        self._followed_so_far = 0
+        self._followed_so_far = self._read_so_far = 0
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -105,7 +114,7 @@ class Config:
         ModelError
             If there is nothing, or the references go round in a circle.
         """
-        self._followed_so_far = 0
+        self._followed_so_far = self._read_so_far = 0
         return self._resolved(self._raw(path, self.where(*path)), ())
 
     def raw(self, *path: str | int) -> Any:
@@ -130,29 +139,34 @@ class Config:
                 raise ModelError(f"{where}: there is no such key.") from missing
         return value
 
-    def _resolved(self, value: Any, seen: tuple[str, ...]) -> Any:
-        if len(seen) > DEEPEST:
-            raise ModelError(f"{self.name}: the references {', '.join(seen[:4])}, ... lead nowhere or in a circle.")
+    def _resolved(self, value: Any, seen: tuple[str, ...], depth: int = 0) -> Any:
+        self._read_so_far += 1
+        if len(seen) > DEEPEST or depth > DEEPEST or self._read_so_far > MOST_VALUES:
+            raise ModelError(
+                f"{self.name}: the references {', '.join(seen[:4])} lead in a circle, too deep or too far."
+            )
         if isinstance(value, dict):
-            return {key: self._resolved(part, seen) for key, part in value.items()}
+            return {key: self._resolved(part, seen, depth + 1) for key, part in value.items()}
         if isinstance(value, list):
-            return [self._resolved(part, seen) for part in value]
+            return [self._resolved(part, seen, depth + 1) for part in value]
         if isinstance(value, str) and value.startswith("$"):
-            return self._read(value[1:], seen)
+            return self._read(value[1:], seen, depth)
         if isinstance(value, str) and (value.startswith("%") or _REFERENCE.fullmatch(value)):
-            return self._followed(value[1:], seen)
+            return self._followed(value[1:], seen, depth)
         return value
 
-    def _followed(self, reference: str, seen: tuple[str, ...]) -> Any:
+    def _followed(self, reference: str, seen: tuple[str, ...], depth: int) -> Any:
         self._followed_so_far += 1
         if self._followed_so_far > MOST_REFERENCES:
             raise ModelError(f"{self.name}: more than {MOST_REFERENCES} references are followed for one value.")
         if reference in seen:
             raise ModelError(f"{self.name}: the references {' -> '.join((*seen, reference))} go round in a circle.")
         path = _path(reference)
-        return self._resolved(self._raw(path, f"{self.name}: the reference @{reference}"), (*seen, reference))
+        return self._resolved(
+            self._raw(path, f"{self.name}: the reference @{reference}"), (*seen, reference), depth + 1
+        )
 
-    def _read(self, expression: str, seen: tuple[str, ...]) -> Any:
+    def _read(self, expression: str, seen: tuple[str, ...], depth: int) -> Any:
         names: dict[str, str] = {}
 
         def stand_in(match: re.Match[str]) -> str:
@@ -164,7 +178,7 @@ class Config:
             return Unknown(f"${expression}")
         references = {stands: reference for reference, stands in names.items()}
         try:
-            return _Syntax(self, references, seen, expression).value(tree.body)
+            return _Syntax(self, references, seen, depth, expression).value(tree.body)
         except RecursionError:
             return Unknown(f"${expression}")
 
@@ -172,8 +186,10 @@ class Config:
 class _Syntax:
     """One expression's tree turned to plain data, as far as it says such."""
 
-    def __init__(self, config: Config, references: Mapping[str, str], seen: tuple[str, ...], text: str) -> None:
-        self._config, self._references, self._seen = config, references, seen
+    def __init__(
+        self, config: Config, references: Mapping[str, str], seen: tuple[str, ...], depth: int, text: str
+    ) -> None:
+        self._config, self._references, self._seen, self._depth = config, references, seen, depth
         self._unknown = Unknown(f"${text}")
 
     def value(self, node: ast.expr) -> Any:
@@ -181,7 +197,7 @@ class _Syntax:
             case ast.Constant(value=str() | int() | float() | None as constant):
                 return constant
             case ast.Name(id=name) if name in self._references:
-                return self._config._followed(self._references[name], self._seen)
+                return self._config._followed(self._references[name], self._seen, self._depth)
             case ast.List(elts=parts) | ast.Tuple(elts=parts):
                 return [self.value(part) for part in parts]
             case ast.UnaryOp(op=operator, operand=operand):
@@ -191,7 +207,8 @@ class _Syntax:
                 return self.value(body if chosen else otherwise) if isinstance(chosen, bool) else self._unknown
             case ast.BinOp(left=left, op=ast.Add(), right=right):
                 texts = (self.value(left), self.value(right))
-                return "".join(texts) if all(isinstance(text, str) for text in texts) else self._unknown
+                is_text = all(isinstance(text, str) and len(text) <= LONGEST_TEXT for text in texts)
+                return "".join(texts) if is_text else self._unknown
             case ast.Call():
                 return self._called(node)
         return self._unknown
@@ -211,7 +228,7 @@ class _Syntax:
             arguments["_args_"] = [self.value(argument) for argument in call.args]
         match call.func:
             case ast.Attribute(value=ast.Name(id=name), attr=method) if name in self._references:
-                of = self._config._followed(self._references[name], self._seen)
+                of = self._config._followed(self._references[name], self._seen, self._depth)
                 return of if method in _PLACEMENT else {"_target_": f".{method}", **arguments}
             case ast.Attribute() | ast.Name():
                 dotted = ast.unparse(call.func)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tomolens.core.errors import ModelError
@@ -21,25 +20,34 @@ if TYPE_CHECKING:
 
 _WRAPPERS = ("model", "state_dict", "network", "net", "model_state_dict")
 """Names under which trainers keep the weights in a checkpoint."""
+_NUMBERS = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+)
 _SHOWN = 3
 _DEEPEST = 4
 
 
-def read_weights(file: Path) -> dict[str, torch.Tensor]:
+def read_weights(file: Path, names: Sequence[str] = ()) -> dict[str, torch.Tensor]:
     """The tensors of a ``.pt`` or ``.safetensors`` file by name, on the CPU.
+
+    ``names`` are those under which the bundle says that a checkpoint keeps the network, before the usual ones.
 
     Raises
     ------
     ModelError
         If it holds code (a pickle of objects, TorchScript), is too large or damaged, or holds no plain state dict.
     """
+    _check_readable(file)
     if file.stat().st_size > LARGEST_ARCHIVE:
         raise ModelError(f"{file.name} has {file.stat().st_size / 2**30:.1f} GiB; at most 8 are read.")
     values = _safetensors(file) if file.suffix == ".safetensors" else _checkpoint(file)
     for _ in range(_DEEPEST):
-        found = [name for name in _WRAPPERS if isinstance(values.get(name), Mapping)]
+        found = [name for name in (*names, *_WRAPPERS) if isinstance(values.get(name), Mapping)]
         values = values[found[0]] if found else values
     tensors = {str(name).removeprefix("module."): value for name, value in values.items()}
+    if len(tensors) != len(values):
+        raise ModelError(f"{file.name} holds some weights twice, with and without 'module.' before their name.")
     strange = [name for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if strange or not tensors:
         what = f"{strange[0]!r} is no tensor" if strange else "it is empty"
@@ -54,8 +62,16 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
 
 
+def _check_readable(file: Path) -> None:
+    try:
+        with file.open("rb"):
+            pass
+    except OSError as unreadable:
+        raise ModelError(f"{file.name} cannot be read as weights: {unreadable.strerror or unreadable}.") from unreadable
+
+
 def _check_tensor(name: str, tensor: torch.Tensor, file: str) -> None:
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+    if tensor.layout != torch.strided or tensor.dtype not in _NUMBERS or tensor.is_nested or tensor.is_meta:
         raise ModelError(f"{file}: {name} is {tensor.dtype} ({tensor.layout}); plain numbers are taken.")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ModelError(f"{file}: {name} claims {tensor.numel()} numbers, more than the file holds for it.")
@@ -66,7 +82,7 @@ def _check_tensor(name: str, tensor: torch.Tensor, file: str) -> None:
 def _safetensors(file: Path) -> Mapping[str, Any]:
     try:
         tensors: dict[str, torch.Tensor] = load_file(file)
-    except (SafetensorError, OSError) as broken:
+    except Exception as broken:  # whatever a damaged or hostile file makes of the reader
         raise ModelError(f"{file.name} is no safetensors file: {broken}.") from broken
     return tensors
 
@@ -92,7 +108,9 @@ def _check_zip(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as opened:
             names = [entry.filename for entry in checked_entries(opened, file.name)]
-    except zipfile.BadZipFile as broken:
+    except ModelError:
+        raise
+    except Exception as broken:  # whatever a damaged or hostile zip makes of its reader
         raise ModelError(f"{file.name} cannot be read as weights: {broken}.") from broken
     if any("/code/" in f"/{name}" or name.endswith("constants.pkl") for name in names):
         raise ModelError(

@@ -36,16 +36,26 @@ def labels_on(target: Grid, channels: torch.Tensor, source: Grid, answer: Answer
     dtype = np.uint8 if max((label for _, label in paint), default=len(channels) - 1) < 256 else np.uint16
 
     def straight(rows: slice) -> torch.Tensor:
-        return _decided(resampled(channels, source, target, rows=rows), answer, paint)
+        labels = _decided(resampled(channels, source, target, rows=rows), answer, paint)
+        return labels.where(_is_covered(target, source, rows), 0) if answer.threshold <= 0 else labels
 
     if answer.back == "linear":
         return _largest_parts(_in_slabs(target, dtype, straight, progress), answer.largest)
     decided = torch.cat([_decided(part, answer, paint) for part in torch.split(channels, _ROWS_AT_ONCE, dim=1)])
+    if answer.largest_first:
+        _largest_parts(decided.numpy(), answer.largest)
 
     def looked_up(rows: slice) -> torch.Tensor:
         return resampled(decided[None], source, target, rows=rows, nearest=True)[0]
 
-    return _largest_parts(_in_slabs(target, dtype, looked_up, progress), answer.largest)
+    labels = _in_slabs(target, dtype, looked_up, progress)
+    return labels if answer.largest_first else _largest_parts(labels, answer.largest)
+
+
+def _is_covered(target: Grid, source: Grid, rows: slice) -> torch.Tensor:
+    """Where the network saw the scan: what is filled in elsewhere, 0, would reach a threshold of 0 or below."""
+    everywhere = torch.ones(()).expand(1, *source.shape)
+    return resampled(everywhere, source, target, rows=rows, nearest=True)[0] > 0
 
 
 def painting(channels: torch.Tensor, answer: Answer) -> Paint:

@@ -142,7 +142,9 @@ def build(name: str, settings: Mapping[str, Any]) -> nn.Module:
         raise ModelError(f"There is no network {name!r}; known are {', '.join(sorted(NETWORKS))}.")
     try:
         return NETWORKS[name](**settings)
-    except TypeError as wrong:
+    except ModelError:
+        raise
+    except Exception as wrong:  # whatever a constructor makes of settings that somebody else wrote
         raise ModelError(f"Network {name!r} cannot be built with {dict(settings)}: {wrong}.") from wrong
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from tomolens.core.errors import ContractError, ModelError
 from tomolens.core.grid import Grid
 from tomolens.core.volume import Unit
+from tomolens.models.inference import is_memory
 from tomolens.models.resampling import resampled
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def prepared(volumes: Sequence[Volume], steps: Sequence[Mapping[str, Any]]) -> P
         arguments = {name: value for name, value in step.items() if name != "do"}
         try:
             image = STEPS[step["do"]](image, **arguments)
-        except (KeyError, TypeError, ValueError, IndexError) as wrong:
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as wrong:
+            if isinstance(wrong, ModelError) or is_memory(wrong):
+                raise
             raise ModelError(f"The step {dict(step)} cannot be done: {wrong}.") from wrong
     return image
 
@@ -142,19 +145,24 @@ def _intensity(image: Placed, transform: str, arguments: Mapping[str, Any]) -> P
     return replace(image, channels=getattr(monai.transforms, transform)(**arguments)(image.channels))
 
 
-def _crop_foreground(image: Placed, margin: int | Sequence[int] = 0) -> Placed:
-    """Crop to the box around what is above 0 in any channel, with a margin in voxels."""
+def _crop_foreground(image: Placed, margin: int | Sequence[int] = 0, allow_smaller: bool = True) -> Placed:
+    """Crop to the box around what is above 0 in any channel, with a margin in voxels.
+
+    Where the margin leads out of the image it ends there (``allow_smaller``), or is padded with 0.
+    """
     where = (image.channels > 0).any(dim=0).nonzero()
     if not len(where):
         return image
     around = np.broadcast_to(margin, 3)
     shape = np.asarray(image.grid.shape)
-    low = np.clip(where.amin(dim=0).numpy() - around, 0, shape - 1)
-    high = np.clip(where.amax(dim=0).numpy() + around + 1, low + 1, shape)
-    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    size = tuple(int(n) for n in high - low)
-    start = (int(low[0]), int(low[1]), int(low[2]))
-    return replace(image, channels=image.channels[(slice(None), *box)], grid=image.grid.cropped(start, _three(size)))
+    low, high = where.amin(dim=0).numpy() - around, where.amax(dim=0).numpy() + around + 1
+    inner = np.maximum(low, 0), np.minimum(high, shape)
+    low, high = inner if allow_smaller else (low, high)
+    channels = image.channels[(slice(None), *(slice(int(a), int(b)) for a, b in zip(*inner, strict=True)))]
+    before, after = (inner[0] - low).tolist(), (high - inner[1]).tolist()
+    room = [side for axis in (2, 1, 0) for side in (before[axis], after[axis])]
+    grid = image.grid.cropped(_three(tuple(low.tolist())), _three(tuple((high - low).tolist())))
+    return replace(image, channels=functional.pad(channels, room), grid=grid)
 
 
 def _pad_divisible(image: Placed, k: int | Sequence[int]) -> Placed:

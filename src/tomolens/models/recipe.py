@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from tomolens.core.card import ModelCard
 
 
+PADDINGS = ("constant", "reflect", "replicate", "circular")
+"""What may stand around an image smaller than the window."""
+LARGEST_WINDOW = 4096
+
+
 @dataclass(frozen=True)
 class Windows:
     """The window that slides over the image, with MONAI's meaning of each word.
@@ -48,8 +53,13 @@ class Windows:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roi_size", tuple(map(int, self.roi_size)))
+        object.__setattr__(self, "cval", float(self.cval))
         if not (0 <= self.overlap < 1 and self.batch >= 1 and self.mode in ("constant", "gaussian")):
             raise ValueError(f"windows overlap by 0 to below 1 and come 1 or more at a time, not {self}")
+        if self.padding_mode not in PADDINGS or not self.sigma_scale > 0:
+            raise ValueError(f"windows are padded by one of {', '.join(PADDINGS)} and weighed by a width above 0")
+        if max(self.roi_size) > LARGEST_WINDOW or self.slice_axis not in (None, 0, 1, 2):
+            raise ValueError(f"a window has up to {LARGEST_WINDOW} voxels a side, and a slice one of three axes")
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,8 @@ class Answer:
         (channel, label) pairs, later ones on top, of regions; empty lets the smallest region lie on top.
     largest
         Labels of which the largest connected part alone is kept.
+    largest_first
+        That part is chosen on the network's grid, before ``nearest`` brings the labels back.
     """
 
     activation: str = "softmax"
@@ -78,6 +90,7 @@ class Answer:
     back: str = "linear"
     paint: tuple[tuple[int, int], ...] = ()
     largest: tuple[int, ...] = ()
+    largest_first: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "paint", tuple((int(channel), int(label)) for channel, label in self.paint))
@@ -103,6 +116,18 @@ class Boxes:
     topk_candidates_per_level: int = 1000
     nms_thresh: float = 0.5
     detections_per_img: int = 300
+
+    def __post_init__(self) -> None:
+        shapes = tuple(tuple(float(side) for side in shape) for shape in self.base_anchor_shapes)
+        object.__setattr__(self, "feature_map_scales", tuple(map(float, self.feature_map_scales)))
+        object.__setattr__(self, "base_anchor_shapes", shapes)
+        sides = [side for shape in shapes for side in shape]
+        if not sides or any(len(shape) != 3 for shape in shapes) or min(*sides, *self.feature_map_scales) <= 0:
+            raise ValueError(f"anchors are boxes of three sides above 0 at scales above 0, not {shapes}")
+        if not (0 <= self.score_thresh <= 1 and 0 <= self.nms_thresh <= 1):
+            raise ValueError(f"thresholds lie between 0 and 1, not {self.score_thresh} and {self.nms_thresh}")
+        if not (self.topk_candidates_per_level >= 1 and self.detections_per_img >= 1):
+            raise ValueError("a detector keeps at least one box a level and an image")
 
 
 @dataclass(frozen=True)
@@ -137,5 +162,5 @@ class Recipe:
                 boxes=None if boxes is None else Boxes(**boxes),
                 **values,
             )
-        except (TypeError, ValueError) as wrong:
+        except (TypeError, ValueError, OverflowError) as wrong:
             raise ModelError(f"The recipe of {card.name} cannot be understood: {wrong}.") from wrong

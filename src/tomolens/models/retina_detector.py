@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -170,7 +171,7 @@ class BoxSearch:
     def _boxes_of(self, image: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         shape = tuple(image.shape[1:])
         roi, padded = self._roi(shape), self._padded(shape)
-        sliding = any(size > window for size, window in zip(padded, roi, strict=True))
+        sliding = image[0].numel() >= prod(roi)  # as the zoo's own inferer decides
         around = tuple(max(size, window) for size, window in zip(padded, roi, strict=True))
         total = len(places_of(roi, self.windows.overlap, around)) if sliding else 1
         device, half = self.backend.device, self.backend.dtype != torch.float32
@@ -204,7 +205,14 @@ class BoxSearch:
             detections_per_img=boxes.detections_per_img,
         )
         detector.set_sliding_window_inferer(
-            roi, windows.batch, windows.overlap, windows.mode, windows.sigma_scale, device="cpu"
+            roi,
+            windows.batch,
+            windows.overlap,
+            windows.mode,
+            windows.sigma_scale,
+            windows.padding_mode,
+            windows.cval,
+            device="cpu",
         )
         return detector
 
