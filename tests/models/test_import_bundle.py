@@ -312,7 +312,7 @@ REFUSALS = {
     ),
     "an inferer of the bundle's own": (
         _set(["inferer", "_target_"], "scripts.MyInferer"),
-        "inferer: MyInferer: this inferer is not mapped",
+        "inferer: scripts.MyInferer: this inferer is not mapped",
     ),
     "a circle of references": (_set(["network_def"], "@network"), "references .* go round in a circle"),
     "a reference to nothing": (_set(["network_def"], "@nets#3"), "there is no such key"),

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import stat
 import struct
+import warnings
 import zipfile
 from contextlib import nullcontext
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
 
-from tests.models.zoo_bundles import write_zoo_bundle, zipped
+from tests.models.zoo_bundles import ZOO, write_zoo_bundle, zipped
 from tomolens.core.errors import ModelError
+from tomolens.io.atomic import whole_folder
 from tomolens.models.import_archive import unpack
 from tomolens.models.import_bundle import Wish, import_bundle
 from tomolens.models.import_config import Config, Unknown, read_json
@@ -115,6 +119,27 @@ def test_what_is_no_zip_and_a_zip_without_a_bundle_are_refused(tmp_path, ours):
         opened.writestr("readme.md", "nothing")
     with pytest.raises(ModelError, match=r"holds no configs/metadata\.json"):
         import_bundle(tmp_path / "empty.zip", ours)
+
+
+@pytest.mark.parametrize("name", ["theirs/LICENSE", "theirs/LICENSE/more", "theirs/" + "x" * 300, "theirs/./LICENSE"])
+def test_a_zip_whose_names_no_disk_can_hold_is_refused(tmp_path, theirs, ours, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile's own, of a name that is there twice
+        archive = archive_with(tmp_path, theirs, name)
+    with pytest.raises(ModelError, match=r"bundle\.zip cannot be unpacked"):
+        import_bundle(archive, ours)
+    assert not list(ours.iterdir())
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
+def test_a_zip_with_damaged_content_is_refused(tmp_path, theirs, ours, kind):
+    archive = archive_with(tmp_path, theirs, "theirs/models/damaged", bytes(range(256)) * 9, compress_type=kind)
+    content = bytearray(archive.read_bytes())
+    at = content.index(b"theirs/models/damaged") + len("theirs/models/damaged")
+    content[at : at + 40] = b"\xa5" * 40
+    archive.write_bytes(content)
+    with pytest.raises(ModelError, match=r"bundle\.zip cannot be unpacked"):
+        import_bundle(archive, ours)
 
 
 class Harm:
@@ -217,6 +242,8 @@ def test_json_that_is_too_deep_is_refused(tmp_path, depth):
         ("{", "is not JSON"),
         ("[1]", "holds a list"),
         ('{"a": NaN}', "NaN is no number in JSON"),
+        ('{"a": 1e999}', "1e999 is no number in JSON"),
+        ('{"a": "\\ud800"}', "is not JSON"),
         ("\xff", "is not JSON"),
     ],
 )
@@ -329,3 +356,70 @@ def test_references_that_double_at_each_step_are_refused(tmp_path):
 def test_a_reference_into_itself_is_refused():
     with pytest.raises(ModelError, match="circle"):
         Config({"network_def": "@network_def#x"}, "inference.json").at("network_def")
+
+
+def test_a_reference_into_ever_deeper_lists_is_refused():
+    deep = {f"a{n}": json.loads("[" * 40 + f'"@a{n + 1}"' + "]" * 40) for n in range(60)} | {"a60": 1}
+    with pytest.raises(ModelError, match="in a circle, too deep or too far"):
+        Config(deep, "inference.json").at("a0")
+
+
+def test_texts_that_double_at_each_step_are_not_joined():
+    laughs = {f"a{n}": f"$@a{n + 1} + @a{n + 1}" for n in range(8)} | {"a8": "x" * 1000}
+    assert isinstance(Config(laughs, "inference.json").at("a0"), Unknown)
+
+
+WRONG = [
+    *(None, True, -1, 2.5, 10**400, "", "@", "$", "%", "$lambda x: x", "\0", "x" * 5000, [], [None], {}, [[]]),
+    *({"_target_": None}, {"_target_": "UNet", "_args_": 5}, "@network_def", "@preprocessing", ["image", "pred"]),
+]
+"""Values of the wrong kind for almost every key."""
+
+
+def places(value, path=()):
+    """The place of every value in a configuration."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        yield (*path, key)
+        yield from places(part, (*path, key))
+
+
+def spoilt(values, random):
+    """One or two values exchanged for wrong ones, left out, or put into a list."""
+    for _ in range(random.integers(1, 3)):
+        found = list(places(values))
+        *path, last = found[random.integers(len(found))]
+        owner = values
+        for part in path:
+            owner = owner[part]
+        choice = random.integers(len(WRONG) + 2)
+        if choice < len(WRONG):
+            owner[last] = deepcopy(WRONG[choice])
+        elif choice == len(WRONG):
+            owner[last] = [owner[last]]
+        else:
+            del owner[last]
+
+
+@pytest.mark.parametrize("kind", ZOO)
+def test_a_configuration_with_anything_anywhere_is_taken_or_refused_and_leaves_nothing_behind(
+    tmp_path, kind, monkeypatch
+):
+    write_zoo_bundle(tmp_path / "theirs", kind)
+    for slow in ("read_weights", "check_fit", "_untrained", "save_file"):
+        monkeypatch.setattr(f"tomolens.models.import_bundle.{slow}", lambda *_: {})
+    files = [tmp_path / "theirs" / "configs" / f"{name}.json" for name in ("metadata", "inference")]
+    sound, random, refused = [json.loads(file.read_text()) for file in files], np.random.default_rng(7), 0
+    for _ in range(40):
+        values = deepcopy(sound)
+        spoilt(values[0 if random.random() < 0.25 else 1], random)
+        for file, value in zip(files, values, strict=True):
+            file.write_text(json.dumps(value))
+        try:
+            with whole_folder(tmp_path / "models" / "one") as folder:
+                import_bundle(tmp_path / "theirs", folder, Wish(modality="CT"))
+            shutil.rmtree(tmp_path / "models" / "one")
+        except ModelError:
+            refused += 1
+        assert not list((tmp_path / "models").iterdir())
+    assert 5 < refused < 40

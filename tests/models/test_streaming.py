@@ -46,6 +46,16 @@ def test_a_streamed_network_answers_as_the_network_does(
     torch.testing.assert_close(given, again, atol=0, rtol=0)
 
 
+def test_norms_of_a_training_on_several_gpus_are_folded_in_as_others_are(network: torch.nn.Module) -> None:
+    synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(deepcopy(network)).eval()
+    image = torch.randn(1, 1, 32, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(synchronised(image), network(image))
+        torch.testing.assert_close(
+            streamed(deepcopy(synchronised), torch.float32)(image), network(image), atol=1e-4, rtol=1e-4
+        )
+
+
 def test_a_network_of_another_kind_stays_as_it_is() -> None:
     other = torch.nn.Conv3d(1, 2, 3)
     assert streamed(other, torch.float32) is other

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tomolens.core.errors import ModelError
@@ -64,12 +65,9 @@ def _named(root: Path, path: Any, where: str) -> Path:
     try:
         return inside(root, relative, f"{where}.load_path: the checkpoint")
     except ModelError:
-        converted = PurePosixPath(relative).with_suffix(".safetensors") if PurePosixPath(relative).name else None
-        if not below or converted is None or ".." in converted.parts or (root / relative).exists():
-            raise
-        if not (root / converted).is_file():
-            raise
-        return inside(root, str(converted), f"{where}.load_path: the checkpoint")
+        with suppress(ModelError):
+            return inside(root, f"{relative.rpartition('.')[0]}.safetensors", "its conversion")
+        raise
 
 
 def _only_one(root: Path, path: Any, where: str) -> Path:
