@@ -5,10 +5,10 @@ import pytest
 import torch
 from monai.transforms import KeepLargestConnectedComponent
 
-from tests.models.zoo_bundles import PAINTING, compose, nodule_detection, step
+from tests.models.zoo_bundles import PAINTING, compose, mednist_gan, nodule_detection, step
 from tomolens.core.errors import ModelError
 from tomolens.core.grid import Grid
-from tomolens.models.import_answer import answer, check_boxes
+from tomolens.models.import_answer import answer, check_boxes, made_images
 from tomolens.models.import_config import Config
 from tomolens.models.label_maps import labels_on
 from tomolens.models.recipe import Answer
@@ -145,3 +145,18 @@ def test_boxes_that_a_bundle_changes_further_are_refused():
     config["postprocessing"]["transforms"].append(step("ZoomBoxd", "image", box_keys="box", zoom=2))
     with pytest.raises(ModelError, match=r"postprocessing.transforms\[2\]: ZoomBoxd: .*not mapped for boxes"):
         check_boxes(Config(config, "inference.json"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("dataset", {"data": "$[torch.randn(64) for i in range(9)]"}, r"dataset.data: .*randn.* is not mapped"),
+        ("postprocessing", compose(SOFTMAX), "postprocessing: .*softmax.* is not mapped for made images"),
+        ("postprocessing", compose(SIGMOID, THRESHOLD), "postprocessing: .*threshold.* is not mapped for made images"),
+    ],
+)
+def test_images_that_are_drawn_or_read_in_another_way_are_not_made(key, value, message):
+    _, config, _ = mednist_gan()
+    assert made_images(Config(config, "inference.json"))["activation"] == "sigmoid"
+    with pytest.raises(ModelError, match=message):
+        made_images(Config({**config, key: value}, "inference.json"))

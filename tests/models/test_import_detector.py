@@ -89,7 +89,7 @@ def test_a_detector_that_cannot_be_run_as_its_bundle_says_is_refused_with_the_pl
 class Speckled(nn.Module):
     """Answers at three levels as a RetinaNet does, with boxes and scores drawn from the image: fast."""
 
-    spatial_dims, num_classes, size_divisible, num_anchors = 3, 1, [4, 4, 4], 3
+    spatial_dims, num_classes, size_divisible, num_anchors = 3, 1, [8, 8, 8], 3
     cls_key, box_reg_key = "classification", "box_regression"
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class Speckled(nn.Module):
         self.scores, self.boxes = nn.Conv3d(1, 3, 3, padding=1), nn.Conv3d(1, 18, 3, padding=1)
 
     def forward(self, image):
-        levels = [nn.functional.avg_pool3d(image, side) for side in (1, 2, 4)]
+        levels = [nn.functional.avg_pool3d(image, side) for side in (2, 4, 8)]
         return {
             self.cls_key: [self.scores(level) for level in levels],
             self.box_reg_key: [self.boxes(level) for level in levels],

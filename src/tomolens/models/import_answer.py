@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tomolens.core.errors import ModelError
 from tomolens.models.import_config import Config, Unknown
 from tomolens.models.import_transforms import (
     ANSWER,
@@ -67,6 +68,24 @@ def check_boxes(config: Config) -> None:
     for transform in all_transforms(config, "postprocessing"):
         if not transform.disabled and transform.name not in _BOXES:
             raise transform.refused(f"this transform is not mapped for boxes; known are {', '.join(_BOXES[:3])}")
+
+
+def made_images(config: Config) -> dict[str, Any]:
+    """How a generator's images are read, which is by a sigmoid or as they are, of numbers drawn from 0 to 1.
+
+    Raises
+    ------
+    ModelError
+        With the place of what says otherwise.
+    """
+    dataset = config.raw("dataset") if "dataset" in config else None
+    drawn = dataset.get("data") if isinstance(dataset, dict) else None
+    if drawn is not None and "torch.rand(" not in str(drawn):
+        raise ModelError(f"{config.where('dataset', 'data')}: {drawn!r:.120} is not mapped; torch.rand is.")
+    read, _ = answer(config, 0)
+    if set(read) != {"activation", "back"} or read["activation"] == "softmax":
+        raise ModelError(f"{config.where('postprocessing')}: {read} is not mapped for made images; a sigmoid is.")
+    return read
 
 
 def _activation(transform: Transform, reading: _Reading) -> None:

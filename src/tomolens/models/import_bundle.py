@@ -20,7 +20,7 @@ from tomolens.core.card import ModelCard
 from tomolens.core.errors import ModelError
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.core.volume import Unit
-from tomolens.models.import_answer import answer, check_boxes
+from tomolens.models.import_answer import answer, check_boxes, made_images
 from tomolens.models.import_archive import bundle_root, inside, unpack
 from tomolens.models.import_checkpoint import checkpoint
 from tomolens.models.import_config import Config, read_json
@@ -183,7 +183,7 @@ class _Import:
         evaluator = self._config.raw("evaluator") if "evaluator" in self._config else {}
         half = isinstance(evaluator, dict) and "amp" in evaluator and self._config.at("evaluator", "amp") is True
         if network.task == "generation":
-            return {"answer": answer(self._config, 0)[0]}, []
+            return {"answer": made_images(self._config)}, []
         check_wiring(self._config)
         steps, notes = preparation(self._config, network.spatial_dims)
         if network.task == "detection":

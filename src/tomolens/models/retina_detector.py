@@ -171,7 +171,8 @@ class BoxSearch:
     def _boxes_of(self, image: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         shape = tuple(image.shape[1:])
         roi, padded = self._roi(shape), self._padded(shape)
-        sliding = image[0].numel() >= prod(roi)  # as the zoo's own inferer decides
+        is_larger = any(size > window for size, window in zip(padded, roi, strict=True))
+        sliding = is_larger and image[0].numel() >= prod(roi)  # as the zoo's own inferer decides
         around = tuple(max(size, window) for size, window in zip(padded, roi, strict=True))
         total = len(places_of(roi, self.windows.overlap, around)) if sliding else 1
         device, half = self.backend.device, self.backend.dtype != torch.float32
