@@ -64,7 +64,7 @@ def test_a_refused_bundle_leaves_nothing_and_says_the_key(tomolens, tmp_path, mo
     write_zoo_bundle(tmp_path / "spoilt", "spleen_ct_segmentation", spoil)
     told = tomolens("models", "import", tmp_path / "spoilt")
     assert told.exit_code == 2
-    assert "inference.json: inferer: Mine" in told.stderr
+    assert "inference.json: inferer: scripts.Mine" in told.stderr
     assert not models.exists() or not list(models.iterdir())
 
 
