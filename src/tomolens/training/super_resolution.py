@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy import ndimage
+from scipy import fft, ndimage
 from torch.utils.data import Dataset
 
 from tomolens.core.errors import OptionError, ReadError
@@ -67,14 +67,16 @@ class Recipe:
         Thick slices of an example.
     thin_mm
         Least and largest distance of the thin slices; pixels vary alike.
-    noise, kernel
-        Shares of the examples with further noise, and with another kernel.
+    noise, kernel, interpolated
+        Shares of the examples with further noise, with another kernel, and with slices that the scanner interpolated:
+        these hold little or nothing that thick slices lose, and the network must not invent it.
     """
 
     slices: int = 20
     thin_mm: tuple[float, float] = (0.6, 1.5)
     noise: float = 0.5
     kernel: float = 0.4
+    interpolated: float = 0.2
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Recipe:
@@ -230,7 +232,8 @@ def _sharp(lesson: SliceLesson, factor: int, rng: Generator, held_out: bool) -> 
             patch, shown = window
             for axis in (0, 1):
                 patch = np.flip(patch, axis) if rng.random() < 0.5 else patch
-            return _scanned(patch, planes.noise, lesson.recipe, rng), shown
+            scanned = _scanned(patch, planes.noise, lesson.recipe, rng)
+            return _interpolated(scanned, factor, rng) if rng.random() < lesson.recipe.interpolated else scanned, shown
     raise OptionError(f"No plane is as large as {size[0]} x {size[1]} pixels; use fewer slices or a smaller edge.")
 
 
@@ -265,6 +268,15 @@ def _scanned(patch: Plane, noise: float, recipe: Recipe, rng: Generator) -> Plan
         grain = ndimage.gaussian_filter(grain, (rng.uniform(0, 0.6), rng.uniform(0, 0.9)))
         patch = patch + grain * np.float32(rng.uniform(0, noise) / grain.std())
     return np.asarray(patch, np.float32)
+
+
+def _interpolated(patch: Plane, factor: int, rng: Generator) -> Plane:
+    """Slices with few high frequencies or none, as MR has them of zero-filled k-space and CT of overlapping slices."""
+    if rng.random() < 0.5:
+        return np.asarray(ndimage.gaussian_filter1d(patch, factor * rng.uniform(0.25, 0.5), axis=0))
+    parts = fft.dct(patch, axis=0, norm="ortho")
+    parts[int(len(parts) * min(rng.uniform(0.7, 1.6) / factor, 1.0)) :] = 0
+    return np.asarray(fft.idct(parts, axis=0, norm="ortho"), np.float32)
 
 
 def _volumes(data: Path, progress: Progress) -> Iterator[Planes]:
