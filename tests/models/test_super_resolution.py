@@ -123,12 +123,15 @@ def test_thin_slices_are_refused():
         reconstruct(Volume(smooth((20, 20, 20)), Grid.from_axes((20, 20, 20))), model())
 
 
-def test_padding_is_no_tissue():
+def test_padding_is_no_tissue_and_stays_padding():
     scan = slab()
     voxels = scan.voxels.copy()
     voxels[:, :4] = -3000
     made = reconstruct(replace(scan, voxels=voxels, padding=-3000.0), model(), ReconstructOptions(factor=3))
-    assert made.volume.voxels.min() >= scan.voxels.min()
+    assert (made.volume.voxels[:, :4] == -3000).all()
+    assert made.volume.voxels[:, 4:].min() >= scan.voxels.min()
+    assert made.uncertainty is not None
+    assert not made.uncertainty[:, :4].any()
 
 
 def test_it_is_stopped_between_planes_and_tells_every_plane():

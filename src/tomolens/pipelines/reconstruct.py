@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tomolens.core.card import ModelCard
+    from tomolens.core.grid import Grid
 
 _DEFAULT = ReconstructOptions()
 
@@ -131,9 +132,9 @@ def _blended(
     share = np.float32(options.strength)
     image = made.image if share == 1 else made.reference + share * (made.image - made.reference)
     uncertainty = None if made.uncertainty is None else made.uncertainty * share
-    if uncertainty is not None and isinstance(source, Volume) and source.padding is not None:
-        if made.grid.shape == source.shape:
-            uncertainty = np.where(source.voxels == source.padding, np.float32(0), uncertainty)
+    outside = _outside(source, made.grid) if isinstance(source, Volume) else None
+    if uncertainty is not None and outside is not None:
+        uncertainty = np.where(outside, np.float32(0), uncertainty)
     return _volume(source, made, image, _step(card, options)), uncertainty
 
 
@@ -150,9 +151,18 @@ def _volume(source: Volume | KSpace, made: Made, image: NDArray[np.float32], ste
     if source.unit is Unit.HU:
         low, high = _stored_range(source)
         voxels = np.clip(np.rint(image), low, high).astype(np.int16)
-        if source.padding is not None and made.grid.shape == source.shape:
-            voxels[source.voxels == source.padding] = np.int16(source.padding)
+        outside = _outside(source, made.grid)
+        if source.padding is not None and outside is not None:
+            voxels[outside] = np.int16(source.padding)
     return replace(source, voxels=voxels, grid=made.grid, history=(*source.history, step))
+
+
+def _outside(source: Volume, grid: Grid) -> NDArray[np.bool_] | None:
+    """Where on a result's grid the source has padding: of thin slices where their thick one has; None without any."""
+    times, rest = divmod(grid.shape[0], source.shape[0])
+    if source.padding is None or rest or grid.shape[1:] != source.shape[1:]:
+        return None
+    return np.repeat(source.voxels == source.padding, times, axis=0)
 
 
 def _stored_range(source: Volume) -> tuple[float, float]:
