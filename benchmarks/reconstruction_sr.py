@@ -24,7 +24,7 @@ BAR_DB = 0.7
 BAR_RESIDUAL_PERCENT = 0.1
 PHANTOM_SEED = 911
 CT_RANGE_HU = 2000.0
-CROP, QUICK_CROP = 192, 64
+CROP, QUICK_CROP = 128, 64
 SPEED_SHAPE = (60, 512, 512)
 
 
@@ -81,7 +81,7 @@ def scans(shared: Path, quick: bool) -> Iterator[tuple[str, Volume]]:
     if (shared / "open").is_dir():
         yield "CT LIDC-IDRI-0314", cropped(read_volume(shared / "open" / "ct" / "LIDC-IDRI-0314"), crop)
         abdomen = read_volume(next((shared / "open" / "mri").glob("*.nii.gz")), modality="MR")
-        yield "MR abdomen, along rows", along_rows(abdomen, 6 if quick else abdomen.shape[0])
+        yield "MR abdomen, along rows", along_rows(abdomen, 4 if quick else 16)
     yield "CT chest phantom", cropped(chest_phantom(PHANTOM_SEED).volume, crop)
     yield "MR brain phantom", cropped(brain_phantom(PHANTOM_SEED, spacing_mm=(1.0, 1.0, 1.0)).volume, crop)
 
