@@ -32,12 +32,14 @@ def table() -> str:
 
 
 def _model(card: ModelCard) -> str:
-    takes = f"{card.input.modality} in {card.input.unit}, voxels of at most {card.input.max_spacing_mm:g} mm"
+    takes = (
+        f"{card.input.modality} in {card.input.unit or 'any unit'}, voxels of at most {card.input.max_spacing_mm:g} mm"
+    )
     rows = [
         f"| **{card.name}** {card.version} | {card.summary} |",
         "|---|---|",
         f"| takes | {takes} |",
-        f"| threshold | {card.default_min_score:g} by default |",
+        *([f"| threshold | {card.default_min_score:g} by default |"] if card.default_min_score else []),
         f"| trained on | {card.trained_on} |",
         f"| licence | {card.licence} |",
         *(f"| {name.replace('_', ' ')} | {_value(value)} |" for name, value in card.figures.items()),

@@ -100,3 +100,11 @@ def test_a_voxel_that_is_no_number_is_refused_and_not_read_around(wrong: float) 
     voxels[3, 4, 5] = wrong
     with pytest.raises(ContractError, match="no number"):
         CONTRACT.check(replace(CHEST, voxels=voxels))
+
+
+def test_a_model_may_take_several_modalities_in_any_unit() -> None:
+    metadata: dict[str, Any] = copy.deepcopy(METADATA)
+    metadata["tomolens"]["input"] |= {"modality": "CT or MR", "unit": "any"}
+    contract = ModelCard.from_metadata(metadata).input
+    assert contract.modalities == ("CT", "MR")
+    assert contract.unit is None

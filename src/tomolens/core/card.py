@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from tomolens.core.volume import Volume
 
+ANY_UNIT = "any"
+"""What a card says for a model that takes numbers of any unit."""
+
 
 @dataclass(frozen=True)
 class InputContract:
@@ -197,4 +200,5 @@ def _threshold(ours: Mapping[str, Any]) -> float:
 
 def _contract(values: Mapping[str, Any]) -> InputContract:
     channels = tuple(map(str, values.get("channels", ("image",))))
-    return InputContract(**{**values, "unit": values["unit"] and Unit(values["unit"]), "channels": channels})
+    unit = None if values["unit"] == ANY_UNIT else Unit(values["unit"])
+    return InputContract(**{**values, "unit": unit, "channels": channels})
