@@ -18,7 +18,7 @@ from tomolens.core.errors import ContractError, OptionError
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.core.volume import Unit, Volume
 from tomolens.physics.axial import as_in, axial_slices, pixel_mm
-from tomolens.physics.noise import noise_level
+from tomolens.physics.noise import quiet_noise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,13 +144,18 @@ def _simulated(volume: Volume, noisy: NDArray[np.float32], exposure: Exposure, a
 
 
 def _photons(middle: NDArray[np.float32], rays: _Rays, exposure: Exposure, seed: int) -> float:
-    """Photons in air with which the scan's own noise comes about."""
-    there = noise_level(middle)
-    if there <= _LEAST_NOISE_HU:
+    """Photons N in air with which the scan's own noise comes about: its variance is quantum / N + electronic / N^2."""
+    there = quiet_noise(middle) ** 2
+    if not there > _LEAST_NOISE_HU**2:
         raise OptionError("The scan has no noise that its dose could be told from; say the photons a ray.")
-    unit = Exposure(0.5, exposure.kernel, 0.0)
-    made = rays.noise(middle[None], unit, 1.0, [np.random.default_rng([seed, 0])])
-    return (noise_level(made[0]) / there) ** 2
+
+    def variance(electronic: float) -> float:
+        made = rays.noise(middle[None], Exposure(0.5, exposure.kernel, electronic), 1.0, [np.random.default_rng(seed)])
+        return quiet_noise(made[0], middle) ** 2
+
+    quantum = variance(0.0)
+    electronic = max(0.0, variance(exposure.electronic) - quantum) / 3
+    return 2 * electronic / (np.sqrt(quantum**2 + 4 * electronic * there) - quantum) if electronic else quantum / there
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,12 +61,15 @@ def noise_level(image_hu: NDArray[np.float32]) -> float:
     return float(np.median(noise_map(image_hu)[body])) if body.any() else LEAST_HU
 
 
-def quiet_noise(image_hu: NDArray[np.float32]) -> float:
+def quiet_noise(image_hu: NDArray[np.float32], anatomy_hu: NDArray[np.float32] | None = None) -> float:
     """The noise in the evenest soft tissue, in HU: the least that a slice has; NaN where it has no soft tissue.
 
     Where vessels and texture leave no even place, a `noise_map` takes some of them for noise; this takes the least.
+    Of noise alone ``anatomy_hu`` says where soft tissue would be.
     """
     slow, fine = _parts(np.asarray(image_hu, np.float32))
+    if anatomy_hu is not None:
+        slow, _ = _parts(np.asarray(anatomy_hu, np.float32))
     soft = fine[(slow > _SOFT_HU[0]) & (slow < _SOFT_HU[1])]
     return float(np.percentile(soft, 5)) * _CORRECTION if len(soft) > BLOCK**2 // 4 else float("nan")
 

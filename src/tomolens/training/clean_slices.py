@@ -25,7 +25,6 @@ MOST_LEFT_HU = 8.0
 PHANTOM_SPACING_MM = (3.6, 0.8, 0.8)
 _COARSEST = 4
 _HELD_OUT = 8
-_FEWEST = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +38,7 @@ class CleanStack:
     @property
     def shown(self) -> range:
         """Middle slices that training shows: all but the last eighth and its neighbours."""
-        return range(self.held_out.start - 2 if self.held_out.start > _FEWEST else self.held_out.start)
+        return range(max(1, self.held_out.start - 2))
 
     @property
     def held_out(self) -> range:
