@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tomolens.core.errors import GeometryError, OptionError
+from tomolens.core.reconstruction_picture import reconstruction_html
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -182,3 +183,6 @@ class Reconstruction:
         """What the reader must know before trusting it: invented texture, checks that failed."""
         failed = tuple(str(check) for check in self.checks if not check.inside)
         return (*((GENERATIVE + ".",) if self.generative else ()), *failed)
+
+    def _repr_html_(self) -> str:
+        return reconstruction_html(self)
