@@ -3,8 +3,8 @@
 A folder holds ``reconstruction.nii.gz``, or where the source was DICOM ``dicom/`` with a derived series (see
 `tomolens.io.dicom_derived`); ``difference.nii.gz`` (result minus reference); ``uncertainty.nii.gz`` (one standard
 deviation), where there is one; ``reference.nii.gz``, where the result is not to be compared with the source itself;
-``baseline.nii.gz``, where a classical method was run beside the model; and ``reconstruction.json``, which is UTF-8 JSON,
-schema version 1:
+``baseline.nii.gz``, where a classical method was run beside the model; and ``reconstruction.json``, UTF-8 JSON, schema
+version 1:
 
 ==================  ================================================================================================
 key                 value
@@ -19,7 +19,8 @@ key                 value
 ``checks``          ``name``, ``value`` (null where it is no number), ``unit``, ``low``, ``high``, ``inside``.
 ``difference``      Its ``unit``, ``mean``, ``standard_deviation`` and ``largest`` size.
 ``images``          For each image its ``file`` (or folder) and its SHA-256: one that was altered since is refused. Of a
-                    folder it is the hash of the hashes of its files, in the order of their names.
+                    folder it is the hash of the hashes of its files, in the order of their names. ``times`` is what
+                    the numbers of a DICOM series were stored times, 1 elsewhere.
 ``grid``            ``shape`` (slices, rows, columns), ``affine`` (4x4, voxel (k, j, i) to LPS mm) and
                     ``frame_of_reference`` (UID or null) of the result.
 ``run``             The run manifest, the fields of `tomolens.core.run.Run`.
@@ -38,10 +39,12 @@ import numpy as np
 
 from tomolens.core.errors import OptionError, ReadError
 from tomolens.core.finding import RESEARCH_USE
+from tomolens.core.grid import Grid
 from tomolens.core.reconstruction import GENERATIVE, Check, Job, Reconstruction
-from tomolens.core.volume import Unit, Volume
+from tomolens.core.volume import Volume
 from tomolens.io.atomic import whole_file, whole_folder
 from tomolens.io.dicom_derived import Derivation, write_derived_series
+from tomolens.io.dicom_stored import stored_numbers
 from tomolens.io.json_results import grid_from_json, grid_to_json, read_json, run_from_json, values_of, write_json
 from tomolens.io.read import read_volume
 from tomolens.io.write import write_volume
@@ -51,7 +54,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tomolens.core.grid import Grid
     from tomolens.core.run import Run
 
 Format = Literal["auto", "dicom", "nifti"]
@@ -78,7 +80,10 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class ReconstructionRecord:
-    """What ``reconstruction.json`` says: all of a reconstruction but its voxels."""
+    """What ``reconstruction.json`` says: all of a reconstruction but its voxels.
+
+    ``files`` are the images by role; the numbers of the result were stored ``times`` what they are.
+    """
 
     job: Job
     grid: Grid
@@ -87,7 +92,8 @@ class ReconstructionRecord:
     difference: Difference
     generative: bool
     warnings: tuple[str, ...]
-    files: tuple[str, ...]
+    files: Mapping[str, str]
+    times: float = 1.0
 
 
 def write_reconstruction(reconstruction: Reconstruction, folder: Path | str, *, format: Format = "auto") -> Path:
@@ -171,10 +177,15 @@ def _to_json(made: Reconstruction, images: Mapping[str, Path]) -> dict[str, Any]
         "warnings": list(made.warnings),
         "checks": [_check_to_json(check) for check in made.checks],
         "difference": asdict(difference_of(made)),
-        "images": {role: {"file": path.name, "sha256": _sha256(path)} for role, path in images.items()},
+        "images": {role: _image_to_json(made, path) for role, path in images.items()},
         "grid": grid_to_json(made.volume.grid),
         "run": made.run.to_dict(),
     }
+
+
+def _image_to_json(made: Reconstruction, path: Path) -> dict[str, Any]:
+    times = stored_numbers(made.volume).times if path.name == DICOM_NAME and made.volume.modality != "CT" else 1.0
+    return {"file": path.name, "sha256": _sha256(path), "times": times}
 
 
 def difference_of(made: Reconstruction) -> Difference:
@@ -227,7 +238,8 @@ def _from_json(content: dict[str, Any]) -> ReconstructionRecord:
         difference=Difference(**content["difference"]),
         generative=bool(content["generative"]),
         warnings=tuple(map(str, content["warnings"])),
-        files=tuple(str(image["file"]) for image in content["images"].values()),
+        files={role: str(image["file"]) for role, image in content["images"].items()},
+        times=float(content["images"]["reconstruction"]["times"]),
     )
 
 
@@ -251,11 +263,21 @@ def read_reconstruction(path: Path | str) -> Reconstruction:
     """
     path, record = _json_at(path), read_record(path)
     with values_of(path):
-        images = {Path(file).name.partition(".")[0]: read_volume(path.with_name(file)) for file in record.files}
-        volume = images.pop("reconstruction", None) or images.pop(DICOM_NAME)
-        if not volume.grid.same_place(record.grid):
-            raise ValueError(f"its image does not lie on the grid that {path.name} names.")
+        images = {role: read_volume(path.with_name(file)) for role, file in record.files.items()}
+        volume = _laid(images.pop("reconstruction"), record, path)
         return _together(record, volume, images)
+
+
+def _laid(read: Volume, record: ReconstructionRecord, path: Path) -> Volume:
+    """The result on its grid: DICOM counts slices along their normal and names a frame of reference of its own."""
+    volume = replace(read, grid=Grid(read.shape, read.grid.affine, record.grid.frame_of_reference))
+    if not volume.grid.same_place(record.grid):
+        volume = volume.flipped(0)
+    if not volume.grid.same_place(record.grid):
+        raise ValueError(f"its image does not lie on the grid that {path.name} names.")
+    if record.times == 1:
+        return volume
+    return volume.with_voxels(volume.voxels / np.float32(record.times), f"numbers divided by {record.times:g} again")
 
 
 def _together(record: ReconstructionRecord, volume: Volume, images: Mapping[str, Volume]) -> Reconstruction:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _LINE = 0.27
 _TITLES, _BELOW_TITLE = 0.85, 0.55
-"""Height of the columns' titles with what stands below them, and of the latter alone; the first caption is below that."""
+"""Height of the columns' titles with what stands below them, and of the latter alone; then comes the first caption."""
 _BAR_HEIGHT, _BAR_WIDTH = 0.12, 0.5
 """Of a colour bar: inches, and the share of its column."""
 _TALLEST_ROW = 4.0
