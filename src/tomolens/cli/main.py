@@ -12,6 +12,7 @@ from tomolens.cli.info import info
 from tomolens.cli.models import models_app
 from tomolens.cli.reconstruct import reconstruct
 from tomolens.cli.segment import segment
+from tomolens.cli.simulate import simulate_app
 from tomolens.cli.train import train_app
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ def tomolens(
       tomolens detect scans/ -o results/   findings as JSON, CSV, PNG and HTML
       tomolens segment scans/ -o labels/   labels as NIfTI, volumes, PNG and HTML
       tomolens reconstruct scans/ -o quiet/ --job ct-denoising   less noise, as DICOM
+      tomolens simulate low-dose scan/ -o teaching/ --dose 0.25   for teaching and tests
       tomolens models                      the models at hand
       tomolens evaluate                    how good results are, by LUNA16's rules
 
@@ -57,4 +59,5 @@ app.command(short_help="Denoise CT, make MR images of k-space, make thin slices.
 app.command(short_help="Say what series are in a folder.")(info)
 app.add_typer(models_app, name="models", short_help="List the models; import a MONAI bundle.")
 app.add_typer(evaluate_app, name="evaluate", short_help="Say how good marks are (FROC, LUNA16).")
+app.add_typer(simulate_app, name="simulate", short_help="Simulate low dose, undersampling, thick slices.")
 app.add_typer(train_app, name="train", short_help="Train a model, publish a run.")

@@ -181,8 +181,9 @@ def told(made: Reconstruction) -> str:
     strength = made.run.options.get("strength", 1)
     share = f", strength {strength:g}" if strength != 1 else ""
     out = sum(not check.inside for check in made.checks)
-    checked = f"{out} of {len(made.checks)} checks OUT OF RANGE" if out else f"{len(made.checks)} checks in range"
-    return f"{made.job} by {made.run.model} {made.run.model_version}{share}  \N{MIDDLE DOT}  {checked}"
+    checked = f"{out} of {len(made.checks)} OUT OF RANGE" if out else f"{len(made.checks)} in range, none out"
+    checks = f"  \N{MIDDLE DOT}  checks: {checked}" if made.checks else ""
+    return f"{made.job} by {made.run.model} {made.run.model_version}{share}{checks}"
 
 
 def reconstruction_html(made: Reconstruction) -> str:

@@ -17,7 +17,7 @@ key                 value
 ``generative``      Whether a GAN made it, whose texture may be invented.
 ``warnings``        What a reader must know before trusting it.
 ``checks``          ``name``, ``value`` (null where it is no number), ``unit``, ``low``, ``high``, ``inside``.
-``difference``      Its ``unit``, ``mean``, ``standard_deviation`` and ``largest`` size.
+``difference``      Its ``mean``, ``standard_deviation`` and ``largest`` size in its ``unit``, HU or % of the range.
 ``images``          For each image its ``file`` (or folder) and its SHA-256: one that was altered since is refused. Of a
                     folder it is the hash of the hashes of its files, in the order of their names. ``times`` is what
                     the numbers of a DICOM series were stored times, 1 elsewhere.
@@ -41,6 +41,7 @@ from tomolens.core.errors import OptionError, ReadError
 from tomolens.core.finding import RESEARCH_USE
 from tomolens.core.grid import Grid
 from tomolens.core.reconstruction import GENERATIVE, Check, Job, Reconstruction
+from tomolens.core.reconstruction_picture import difference_unit
 from tomolens.core.volume import Volume
 from tomolens.io.atomic import whole_file, whole_folder
 from tomolens.io.dicom_derived import Derivation, write_derived_series
@@ -190,11 +191,10 @@ def _image_to_json(made: Reconstruction, path: Path) -> dict[str, Any]:
 
 def difference_of(made: Reconstruction) -> Difference:
     """How much was changed."""
-    numbers = made.difference
+    unit, factor = difference_unit(made)
+    numbers = made.difference * np.float32(factor)
     size = max(abs(float(numbers.min())), abs(float(numbers.max())))
-    return Difference(
-        str(made.volume.unit), float(numbers.mean(dtype=np.float64)), float(numbers.std(dtype=np.float64)), size
-    )
+    return Difference(unit, float(numbers.mean(dtype=np.float64)), float(numbers.std(dtype=np.float64)), size)
 
 
 def _check_to_json(check: Check) -> dict[str, Any]:
