@@ -114,6 +114,7 @@ def test_the_classical_result_has_a_column_and_a_method_without_uncertainty_has_
     tv = replace(made().volume, history=("read", "ct-denoising by tv 1"))
     titles = [panel.title for panel in panels(replace(made(baseline=tv), uncertainty=None))]
     assert titles == ["before: the scan", "after: net <1>", "baseline: tv 1", "after minus before"]
+    assert "uncertainty not known" in replace(made(), uncertainty=None)._repr_html_()
 
 
 def test_each_row_says_which_slice_and_which_window() -> None:

@@ -183,7 +183,8 @@ def told(made: Reconstruction) -> str:
     out = sum(not check.inside for check in made.checks)
     checked = f"{out} of {len(made.checks)} OUT OF RANGE" if out else f"{len(made.checks)} in range, none out"
     checks = f"  \N{MIDDLE DOT}  checks: {checked}" if made.checks else ""
-    return f"{made.job} by {made.run.model} {made.run.model_version}{share}{checks}"
+    unknown = "  \N{MIDDLE DOT}  uncertainty not known" if made.uncertainty is None else ""
+    return f"{made.job} by {made.run.model} {made.run.model_version}{share}{checks}{unknown}"
 
 
 def reconstruction_html(made: Reconstruction) -> str:
