@@ -1,4 +1,4 @@
-"""Three doors, one path: a scan read in napari, on the command line and in Python has the same findings, labels, images."""
+"""Three doors, one path: napari, the command line and Python give the same findings, labels and images of a scan."""
 
 from __future__ import annotations
 

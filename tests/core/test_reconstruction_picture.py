@@ -15,6 +15,7 @@ from PIL import Image
 from tomolens.core.errors import GeometryError
 from tomolens.core.finding import RESEARCH_USE
 from tomolens.core.grid import Grid
+from tomolens.core.kspace import NO_PLACE
 from tomolens.core.reconstruction import GENERATIVE, Check, Job, Reconstruction
 from tomolens.core.reconstruction_picture import DIFFERENCE_COLOURS, Scale, difference_scale, panels, views
 from tomolens.core.run import Run
@@ -123,6 +124,16 @@ def test_each_row_says_which_slice_and_which_window() -> None:
         "coronal, row 10, window -600/1500 HU",
         "sagittal, column 15, window 40/400 HU",
     ]
+
+
+def test_where_the_file_did_not_say_where_it_lies_no_picture_claims_left_or_right() -> None:
+    lost = made(unit=Unit.ARBITRARY)
+    lost = replace(lost, volume=replace(lost.volume, history=(f"{NO_PLACE}: rows and columns are the scanner's",)))
+    html = lost._repr_html_()
+    assert not re.findall(r"<text[^>]*>[LRAPSI]</text>", html)
+    assert len(re.findall(r"<text[^>]*>[LRAPSI]</text>", made()._repr_html_())) == 4 * 3 * 4
+    assert "Left and right are not known" in html
+    assert [view.caption for view in views(lost)] == ["slice 5", "row 10", "column 15"]
 
 
 def test_parts_on_different_grids_are_refused() -> None:

@@ -79,11 +79,12 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One row of pictures: a slice and the window of its grey pictures."""
+    """One row of pictures: a slice, the window of its grey pictures, and whether the patient's sides are known."""
 
     plane: Plane
     window: tuple[float, float]
     caption: str
+    placed: bool = True
 
 
 def panels(made: Reconstruction) -> list[Panel]:
@@ -131,12 +132,17 @@ def views(made: Reconstruction) -> list[View]:
     planes = [Plane(grid, axis, grid.shape[axis] // 2) for axis in standard_axes(grid)]
     if made.volume.modality != "CT":
         window = percentile_window(made.volume.voxels)
-        return [View(plane, window, plane.caption) for plane in planes]
+        return [View(plane, window, _caption(plane, made.placed), made.placed) for plane in planes]
     windows = (SOFT_TISSUE_WINDOW_HU, LUNG_WINDOW_HU, SOFT_TISSUE_WINDOW_HU)
     return [
         View(plane, window, f"{plane.caption}, window {window[0]:g}/{window[1]:g} HU")
         for plane, window in zip(planes, windows, strict=True)
     ]
+
+
+def _caption(plane: Plane, placed: bool) -> str:
+    """Which slice; where nobody knows the patient's sides it is no axial, coronal or sagittal one."""
+    return plane.caption if placed else plane.caption.partition(", ")[2]
 
 
 def difference_scale(made: Reconstruction) -> Scale:
@@ -217,7 +223,10 @@ def _title(panel: Panel) -> str:
 
 def _row(view: View, columns: list[Panel], scale: float) -> str:
     """One slice in every column."""
-    cells = [slice_svg(view.plane, panel.pixels(view.plane, view.window), px_per_mm=scale) for panel in columns]
+    cells = [
+        slice_svg(view.plane, panel.pixels(view.plane, view.window), px_per_mm=scale, letters=view.placed)
+        for panel in columns
+    ]
     drawn = "".join(f"<td>{cell}</td>" for cell in cells)
     return f'<tr>{drawn}</tr><tr><td colspan="{len(columns)}"><small>{escape(view.caption)}</small></td></tr>'
 

@@ -97,4 +97,5 @@ def _draw_row(sheet: Sheet, view: View, columns: list[Panel], box: tuple[float, 
     for n, panel in enumerate(columns):
         axes = sheet.axes(MARGIN + n * (width + GAP) + (width - wide) / 2, top, wide, tall)
         draw_pixels(axes, view.plane, panel.pixels(view.plane, view.window))
-        draw_letters(axes, view.plane.letters)
+        if view.placed:
+            draw_letters(axes, view.plane.letters)
