@@ -184,6 +184,16 @@ def test_padding_and_past_loss_by_compression_are_kept_and_private_elements_are_
     assert not [element for element in made[0] if element.tag.is_private]
 
 
+def test_a_value_that_is_broken_keeps_no_series_from_being_written(tmp_path: Path) -> None:
+    write_series(tmp_path / "source", 4, TimezoneOffsetFromUTC="+0100", KVP=120)
+    for path in (tmp_path / "source").iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"DS\x06\x00120.0 ", b"DS\x06\x00abcde "))
+    files = write_derived_series(less(read_volume(tmp_path / "source")), tmp_path / "derived", DENOISED)
+    assert pydicom.dcmread(files[0]).ContentTime == "040405"  # in the time zone of its source
+    assert read_volume(tmp_path / "derived").shape == (4, 7, 9)
+
+
 def test_thin_slices_name_the_thick_ones_around_them_and_are_as_thick_as_they_are_far_apart(tmp_path: Path) -> None:
     source = ct(tmp_path / "source")
     thin = source.grid.respaced((source.spacing_mm[0] / 2, *source.spacing_mm[1:]))

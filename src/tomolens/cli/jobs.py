@@ -132,8 +132,9 @@ def _image_job(path: Path) -> Job:
 
 
 def _kspace_job(path: Path) -> Job:
-    identity = str(path.resolve())
-    return Job(path, _name(path.stem, identity), _fingerprint(identity, {path}), kspace=True)
+    identity, header = str(path.resolve()), path.with_suffix(".hdr")
+    files = {path, header} if header.is_file() else {path}
+    return Job(path, _name(path.stem, identity), _fingerprint(identity, files), kspace=True)
 
 
 def _fingerprint(identity: str, files: Iterable[Path]) -> str:

@@ -13,6 +13,7 @@ the UID of the first.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -30,7 +31,7 @@ from tomolens.core.errors import OutputError
 from tomolens.core.finding import RESEARCH_USE
 from tomolens.core.reconstruction import GENERATIVE
 from tomolens.io.atomic import whole_file
-from tomolens.io.dicom_sources import Source, equipment_of, read_sources, sources_of, still_true
+from tomolens.io.dicom_sources import Source, contributed_to, equipment_of, read_sources, sources_of, still_true
 from tomolens.io.dicom_stored import Stored, stored_numbers
 from tomolens.io.dicom_uids import named_uid
 
@@ -224,12 +225,15 @@ def _moment(started: str, offset: str) -> datetime:
     """When it was made, in the time zone that the header's other times are in: its own, or where it is silent here."""
     moment = datetime.fromisoformat(started) if started else datetime.now(UTC)
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment.astimezone(datetime.strptime(offset.strip(), "%z").tzinfo if offset else None)
+    zone = None
+    with suppress(ValueError):
+        zone = datetime.strptime(offset.strip(), "%z").tzinfo
+    return moment.astimezone(zone)
 
 
 def _equipment(source: Dataset, derivation: Derivation, written: datetime) -> list[Dataset]:
     """What contributed before, the scanner where that does not name it, and Tomolens."""
-    items = list(source.get("ContributingEquipmentSequence") or ())
+    items = contributed_to(source)
     purposes = {code.get("CodeValue") for item in items for code in item.get("PurposeOfReferenceCodeSequence") or ()}
     scanner = equipment_of(source)
     if scanner is not None and ACQUIRED[0] not in purposes:
@@ -299,6 +303,7 @@ def _complete(image: Dataset, source: Dataset) -> None:
             setattr(image, keyword, None)
     if "PatientPosition" not in image:
         image.PatientPosition = None
+    image.PhotometricInterpretation = source.get("PhotometricInterpretation") or "MONOCHROME2"
     if image.Modality == "MR":
         pulse = _SEQUENCES.get(str(source.get("EchoPulseSequence", "")), "RM")
         image.ScanningSequence = image.get("ScanningSequence") or pulse
@@ -308,7 +313,7 @@ def _complete(image: Dataset, source: Dataset) -> None:
 def _put_pixels(image: Dataset, stored: Stored, k: int) -> None:
     """PS3.3 C.7.6.3; a window that was set for other numbers is stretched with them."""
     values = stored.values[k]
-    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.SamplesPerPixel = 1
     image.BitsAllocated = image.BitsStored = 16
     image.HighBit, image.PixelRepresentation = 15, int(values.dtype.kind == "i")
     if stored.padding is not None:

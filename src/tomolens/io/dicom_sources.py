@@ -8,11 +8,13 @@ nobody but their maker knows whether these still hold.
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pydicom
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
 from tomolens.core.errors import OutputError
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from pydicom.dataelem import DataElement
 
     from tomolens.core.grid import Grid
     from tomolens.core.series import Series
@@ -79,7 +82,6 @@ def read_sources(series: Series) -> tuple[Source, ...]:
 def _read(path: Path, frames: Sequence[int]) -> list[Source]:
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-        dataset.decode()
         if "PerFrameFunctionalGroupsSequence" not in dataset:
             return [Source(dataset)]
         return [Source(_flat(dataset, frame), frame + 1) for frame in frames]
@@ -102,23 +104,40 @@ def _flat(dataset: Dataset, frame: int) -> Dataset:
 
 
 def still_true(header: Dataset) -> Dataset:
-    """What of a source's header holds of whatever was made from its pixels."""
+    """What of a source's header holds of whatever was made from its pixels; a value that cannot be read is left out."""
     kept = Dataset()
-    for element in header:
-        tag = element.tag
+    for tag in list(header.keys()):
+        keyword = keyword_for_tag(tag)
         acquired = tag.group in _KEPT_GROUPS and not (tag.group == 0x0018 and tag.element >= _ENHANCED)
-        if element.keyword and element.keyword not in _EQUIPMENT and (acquired or element.keyword in _KEPT):
-            kept.add(element)
+        if keyword and keyword not in _EQUIPMENT and (acquired or keyword in _KEPT):
+            with suppress(Exception):  # pydicom meets broken values with many kinds of error
+                kept.add(_decoded(header[tag]))
     for paired in ("Laterality", "ImageLaterality", "InversionTime"):  # absent rather than empty (type 2C)
         if paired in kept and kept[paired].is_empty:
             del kept[paired]
     return kept
 
 
+def _decoded(element: DataElement) -> DataElement:
+    """An element whose texts, also those in the items of a sequence, can be written in any character set."""
+    for item in element.value if element.VR == "SQ" else ():
+        item.decode()
+    return element
+
+
+def contributed_to(header: Dataset) -> list[Dataset]:
+    """The items of a source's own Contributing Equipment Sequence."""
+    items = header.get("ContributingEquipmentSequence") or ()
+    for item in items:
+        item.decode()
+    return list(items)
+
+
 def equipment_of(header: Dataset) -> Dataset | None:
     """What made a source, as an item of the Contributing Equipment Sequence; None where its header does not say."""
     item = Dataset()
-    item.update({element.tag: element for element in header if element.keyword in _EQUIPMENT and not element.is_empty})
+    stated = (header[keyword] for keyword in _EQUIPMENT if keyword in header)
+    item.update({element.tag: element for element in stated if not element.is_empty})
     return item if "Manufacturer" in item else None
 
 
