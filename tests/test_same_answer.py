@@ -1,4 +1,4 @@
-"""Three doors, one path: a scan read in napari, on the command line and in Python has the same findings and labels."""
+"""Three doors, one path: napari, the command line and Python give the same findings, labels and images of a scan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import tomolens
 from tests.cli import scans
 from tests.models.own_bundles import metadata, write_bundle
 from tests.napari_plugin.conftest import NO_DISPLAY, has_display
+from tomolens.io.reconstructions import read_reconstruction
 from tomolens.io.segmentations import read_segmentation
+from tomolens.io.synthetic_series import write_ct_series
+from tomolens.phantoms.markers import marked_volume
 
 SAMPLE = Path(__file__).parents[1] / "sample_volumes" / "chest_ct"
 
@@ -101,6 +104,34 @@ def test_the_napari_widget_segments_what_python_segments(
     with qtbot.waitSignal(widget.panel.returned, timeout=300_000) as returned:
         qtbot.mouseClick(widget.panel.run_button, Qt.MouseButton.LeftButton)
     assert_same_labels(returned.args[0], answer)
+
+
+def noisy_scan(folder: Path) -> Path:
+    """A small CT with noise."""
+    noise = np.random.default_rng(5).normal(0, 30, scans.GRID.shape)
+    volume = marked_volume(scans.GRID)
+    write_ct_series(volume.with_voxels((volume.voxels + noise).astype(np.int16), "noise"), folder, jpeg_ls=False)
+    return folder
+
+
+def assert_same_images(made: tomolens.Reconstruction, answer: tomolens.Reconstruction) -> None:
+    np.testing.assert_array_equal(made.volume.voxels, answer.volume.voxels)
+    np.testing.assert_array_equal(made.reference.voxels, answer.reference.voxels)
+    assert (made.uncertainty is None) == (answer.uncertainty is None)
+    assert made.volume.grid.same_place(answer.volume.grid)
+    assert (made.job, made.checks, made.warnings) == (answer.job, answer.checks, answer.warnings)
+    for fact in ("model", "model_version", "weights_sha256", "series_uid", "device", "precision"):
+        assert getattr(made.run, fact) == getattr(answer.run, fact)
+
+
+@pytest.mark.parametrize(("job", "model"), [("ct-denoising", "tv"), ("super-resolution", "cubic-backprojected")])
+def test_the_command_line_reconstructs_what_python_reconstructs(tmp_path: Path, job: str, model: str) -> None:
+    scan = noisy_scan(tmp_path / "scan")
+    answer = tomolens.reconstruct(tomolens.read_volume(scan), tomolens.load_reconstructor(model, device="cpu"))
+    words = ["reconstruct", str(scan), "-o", str(tmp_path / "out"), "--job", job, "--model", model, "--device", "cpu"]
+    subprocess.run([sys.executable, "-m", "tomolens.cli", *words], check=True, capture_output=True)
+    (folder,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert_same_images(read_reconstruction(folder), answer)
 
 
 def test_another_threshold_after_the_run_is_the_same_as_before_it(answer: tomolens.Detection) -> None:

@@ -6,6 +6,7 @@ Environment: ``FAKE_SECONDS``, how long each window of a detection takes; ``FAKE
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from tests.cli.reconstructors import METHODS, NETWORKS
 from tests.cli.scans import GRID
+from tomolens.core.errors import ModelError
 from tomolens.core.finding import Finding
 from tomolens.core.progress import Step
 from tomolens.models.registry import Bundle
@@ -49,6 +52,8 @@ class FakeModels:
     folder: Path
     detector: Any = field(default_factory=SlowDetector)
     segmenter: Any = field(default_factory=FakeSegmenter)
+    networks: dict[str, Any] = field(default_factory=lambda: {r.card.name: r for r in NETWORKS})
+    methods: dict[str, Any] = field(default_factory=lambda: {r.card.name: r for r in METHODS})
     loads: list[tuple[Any, str]] = field(default_factory=list)
 
     def __post_init__(self):
@@ -60,6 +65,21 @@ class FakeModels:
     def retrain(self):
         """Change the weights, as a new version of the model would."""
         (self.folder / "models" / "model.safetensors").write_bytes(b"weights 2")
+
+    def find_network(self, name):
+        if name not in self.networks:
+            raise ModelError(f"There is no model {name!r}.")
+        folder = self.folder / name
+        shutil.copytree(self.folder / "models", folder / "models", dirs_exist_ok=True)
+        return Bundle(folder, self.networks[name].card)
+
+    def classical(self, job):
+        return {name: method.card for name, method in self.methods.items() if method.card.task == job}
+
+    def load_reconstructor(self, name, *, device="auto"):
+        name = Path(name).name
+        self.loads.append((name, device))
+        return self.networks.get(name) or self.methods[name]
 
     def find(self, name=None):
         return Bundle(self.folder, self.segmenter.card if name == self.segmenter.card.name else FAKE_CARD)
@@ -74,6 +94,12 @@ class FakeModels:
     def install(self, monkeypatch):
         monkeypatch.setattr("tomolens.cli.tasks.find_bundle", self.find)
         monkeypatch.setattr("tomolens.cli.tasks.find_second_stage", self.find_second_stage)
+        monkeypatch.setattr("tomolens.cli.reconstructing.find_bundle", self.find_network)
+        cards = [network.card for network in self.networks.values()]
+        monkeypatch.setattr("tomolens.cli.reconstructing.list_models", lambda: cards)
+        monkeypatch.setattr("tomolens.cli.reconstructing._classical", self.classical)
+        loader = SimpleNamespace(load_reconstructor=self.load_reconstructor)
+        monkeypatch.setitem(sys.modules, "tomolens.models.reconstructor", loader)
         for kind in ("detector", "segmenter"):
             without_torch = SimpleNamespace(**{f"load_{kind}": self.load})
             monkeypatch.setitem(sys.modules, f"tomolens.models.{kind}", without_torch)

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tomolens.testing import FAKE_CARD
+from tomolens.core.reconstruction import GENERATIVE, Job
+from tomolens.testing import FAKE_CARD, FAKE_DENOISING_CARD
 
 CARD = replace(
     FAKE_CARD,
@@ -14,9 +15,25 @@ CARD = replace(
 )
 
 
+NETWORK = replace(FAKE_DENOISING_CARD, name="ct-unet", ranges={"noise_hu": (5.0, 80.0)}, licence="Apache-2.0")
+GAN = replace(FAKE_DENOISING_CARD, name="ct-gan", generative=True)
+METHOD = replace(FAKE_DENOISING_CARD, name="tv", licence="BSD-3-Clause", trained_on="Nothing: no training.")
+
+
+def _methods(job):
+    return {"tv": METHOD} if job == Job.DENOISING else {}
+
+
 @pytest.fixture(autouse=True)
 def _two_models(monkeypatch):
     monkeypatch.setattr("tomolens.models.registry.list_models", lambda folder=None: (CARD, FAKE_CARD))
+    monkeypatch.setattr("tomolens.cli.models._methods", lambda job: {})
+
+
+@pytest.fixture
+def _models_that_reconstruct(monkeypatch):
+    monkeypatch.setattr("tomolens.models.registry.list_models", lambda folder=None: (GAN, CARD, NETWORK))
+    monkeypatch.setattr("tomolens.cli.models._methods", _methods)
 
 
 def test_each_model_is_shown_with_what_it_takes_its_licence_and_its_figures(tomolens):
@@ -41,3 +58,23 @@ def test_the_json_holds_the_whole_card(tomolens):
         "min_extent_mm": 8.0,
         "channels": ["image"],
     }
+
+
+@pytest.mark.usefixtures("_models_that_reconstruct")
+def test_what_reconstructs_stands_by_its_job_networks_first_and_methods_without_training_last(tomolens):
+    told = tomolens("models").stdout
+    order = ["lung-nodule-centernet", "tomolens reconstruct --job ct-denoising", "ct-unet 0", "ct-gan 0", "tv 0"]
+    places = [told.index(name) for name in order]
+    assert places == sorted(places)
+    assert GENERATIVE in told
+    assert "BSD-3-Clause" in told
+    assert [card["name"] for card in json.loads(tomolens("models", "--json").stdout)][1:] == ["ct-unet", "ct-gan", "tv"]
+
+
+@pytest.mark.usefixtures("_models_that_reconstruct")
+def test_a_method_without_training_is_shown_too_and_has_no_folder(tomolens):
+    told = tomolens("models", "show", "tv").stdout
+    assert "Nothing: no training." in told
+    assert "none: a method without weights" in told
+    assert json.loads(tomolens("models", "show", "tv", "--json").stdout)["name"] == "tv"
+    assert tomolens("models", "show", "nobody").exit_code == 2

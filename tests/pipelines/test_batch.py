@@ -4,6 +4,7 @@ import gc
 import threading
 import weakref
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from tomolens.core.grid import Grid
 from tomolens.core.volume import Volume
 from tomolens.pipelines.batch import run_each
 from tomolens.pipelines.detect_nodules import DetectOptions, detect_nodules
+from tomolens.pipelines.reconstruct import reconstruct
 from tomolens.pipelines.segment import segment
-from tomolens.testing import FakeDetector, FakeSegmenter
+from tomolens.testing import FakeDetector, FakeReconstructor, FakeSegmenter
 
 GRID = Grid.from_axes((10, 12, 14), (2.0, 1.0, 1.0))
 
@@ -34,7 +36,8 @@ def _finding(model, options=None):
 
 
 def _drop(item, detection):
-    pass
+    """Keep a result as a command does: what is left of it holds no volume."""
+    return replace(detection, volume=None)
 
 
 def test_every_item_comes_back_in_its_order_with_its_findings():
@@ -44,24 +47,36 @@ def test_every_item_comes_back_in_its_order_with_its_findings():
     assert all(outcome.seconds > 0 for outcome in outcomes)
 
 
-def test_what_is_kept_still_holds_its_volume_and_what_comes_back_does_not():
-    kept = {}
-    outcomes = list(run_each("ab", _read, _finding(FakeDetector()), keep=lambda i, d: kept.update({i: d})))
-    assert all(detection.volume is not None for detection in kept.values())
-    assert all(outcome.result.volume is None for outcome in outcomes)
+def test_what_is_kept_still_holds_its_volume_and_what_is_left_of_it_comes_back():
+    held = []
+
+    def keep(item, detection):
+        held.append(detection.volume is not None)
+        return f"{item}: {len(detection)}"
+
+    outcomes = list(run_each("ab", _read, _finding(FakeDetector()), keep=keep))
+    assert held == [True, True]
+    assert [outcome.result for outcome in outcomes] == ["a: 1", "b: 1"]
 
 
-def test_segmentations_are_made_in_the_same_way_and_let_their_volumes_go_too():
-    kept = []
-
+def test_segmentations_are_made_in_the_same_way():
     def work(volume, progress):
         return segment(volume, FakeSegmenter(), progress=progress)
 
-    outcomes = list(run_each(["a", "damaged", "mr"], _read, work, keep=lambda item, made: kept.append(made)))
+    outcomes = list(run_each(["a", "damaged", "mr"], _read, work, keep=_drop))
     assert [outcome.failure is None for outcome in outcomes] == [True, False, False]
     assert len(outcomes[0].result) == 1
-    assert outcomes[0].result.volume is None
-    assert [made.volume is None for made in kept] == [False]
+
+
+def test_reconstructions_are_made_in_the_same_way():
+    def work(volume, progress):
+        return reconstruct(volume, FakeReconstructor(), progress=progress)
+
+    def keep(item, made):
+        return made.volume.history[-1]
+
+    outcomes = list(run_each(["a", "damaged", "mr"], _read, work, keep=keep))
+    assert [outcome.result for outcome in outcomes] == ["ct-denoising by fake-mean 0.0.0", None, None]
 
 
 def test_the_options_reach_the_detection():

@@ -9,6 +9,7 @@ from tomolens.core.errors import Cancelled, ContractError, OptionError
 from tomolens.core.finding import Finding
 from tomolens.core.grid import Grid
 from tomolens.core.progress import Step
+from tomolens.core.reconstruction import GENERATIVE
 from tomolens.core.volume import Volume
 from tomolens.pipelines.detect_nodules import DetectOptions, detect_nodules
 from tomolens.testing import FAKE_CARD, FakeDetector
@@ -79,3 +80,21 @@ def test_a_cancelled_detection_stops_at_the_next_window() -> None:
 def test_a_threshold_that_is_no_score_is_refused_before_any_work(min_score: float) -> None:
     with pytest.raises(OptionError, match="from 0 to 1"):
         DetectOptions(min_score=min_score)
+
+
+def test_a_scan_that_a_gan_made_is_called_so_in_the_run_and_while_it_is_read() -> None:
+    steps: list[Step] = []
+    invented = replace(CHEST, history=(*CHEST.history, f"super-resolution by sr-gan 1.0 ({GENERATIVE})"))
+    detection = detect_nodules(invented, FakeDetector(), progress=steps.append)
+    (note,) = detection.run.notes
+    assert "was made by a GAN: texture may be invented" in note
+    assert [step.stage for step in steps if step.remark] == [note]
+
+
+def test_what_was_done_to_a_scan_stands_in_the_run_and_a_denoised_one_is_no_gans() -> None:
+    steps: list[Step] = []
+    quiet = replace(CHEST, history=(*CHEST.history, "ct-denoising by ct-unet 1.0, strength 0.7"))
+    detection = detect_nodules(quiet, FakeDetector(), progress=steps.append)
+    assert detection.run.history == ("read 40 slices", "ct-denoising by ct-unet 1.0, strength 0.7")
+    assert detection.run.notes == ()
+    assert not [step for step in steps if step.remark]

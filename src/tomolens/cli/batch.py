@@ -12,6 +12,7 @@ from tomolens.cli.jobs import Job, find_jobs
 from tomolens.cli.summary import Row, Status, Summary
 from tomolens.core.errors import OptionError, ReadError
 from tomolens.core.progress import Progress, Step
+from tomolens.io.kspace import read_kspace
 from tomolens.io.read import read_volume
 from tomolens.pipelines.batch import Failure, Outcome, R, run_each
 from tomolens.reports.kinds import KINDS
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tomolens.cli.console import Narrator
     from tomolens.cli.tasks import Task, Work
     from tomolens.core.card import ModelCard
+    from tomolens.core.kspace import KSpace
     from tomolens.core.volume import Volume
     from tomolens.io.dicom_volume import Missing, Tilt
     from tomolens.models.registry import Bundle
@@ -43,7 +45,7 @@ class Wish:
 
 
 class Batch(Generic[R]):
-    """One call of ``tomolens detect`` or ``tomolens segment``.
+    """One call of ``tomolens detect``, ``segment`` or ``reconstruct``.
 
     Raises
     ------
@@ -57,14 +59,13 @@ class Batch(Generic[R]):
         _check_out(wish.out, task)
         self._task: Task[R] = task
         self._wish, self._narrator = wish, narrator
-        self._weights_sha256 = task.bundle.weights_sha256
         self._second_stage = _named(task.second_stage)
         self._why: dict[str, str] = {}
         self.summary = Summary(task.kind.counted)
 
     @property
     def _card(self) -> ModelCard:
-        return self._task.bundle.card
+        return self._task.card
 
     def run(self) -> Summary:
         """Do it; what is finished stays whatever happens to the rest.
@@ -91,7 +92,7 @@ class Batch(Generic[R]):
         return self.summary
 
     def _find(self) -> Sequence[Job]:
-        found = find_jobs(self._wish.source, self._narrator.step)
+        found = find_jobs(self._wish.source, self._narrator.step, kspace=self._task.kspace)
         self.summary.found, self.summary.passed_over = len(found.jobs), len(found.passed_over)
         self._narrator.say(_told(self._wish.source, len(found.jobs), len(found.passed_over)))
         self._narrator.begin(len(found.jobs))
@@ -116,7 +117,7 @@ class Batch(Generic[R]):
         """Note what is refused or finished, and return the others."""
         pending = []
         for job in jobs:
-            refusal = job.refusal(self._card.input.modality)
+            refusal = self._task.refusal(job) or job.refusal(self._card.input.modality)
             if refusal:
                 self._note(job, Status.REFUSED, message=refusal)
                 continue
@@ -124,7 +125,7 @@ class Batch(Generic[R]):
             if finished is None:
                 pending.append(job)
             else:
-                self._note(job, Status.SKIPPED, len(finished))
+                self._note(job, Status.SKIPPED, self._task.kind.count(finished))
         return pending
 
     def _finished(self, job: Job) -> tuple[Any, str]:
@@ -149,8 +150,9 @@ class Batch(Generic[R]):
         return Request(
             model=card.name,
             model_version=card.version,
-            weights_sha256=self._weights_sha256,
+            weights_sha256=self._task.weights_sha256,
             second_stage=self._second_stage,
+            options=self._task.options,
             min_score=self._task.min_score,
             tilt=wish.tilt,
             missing=wish.missing,
@@ -170,26 +172,29 @@ class Batch(Generic[R]):
             for outcome in outcomes:
                 self._note_outcome(outcome)
 
-    def _read(self, job: Job, progress: Progress) -> Volume:
+    def _read(self, job: Job, progress: Progress) -> Volume | KSpace:
         wish = self._wish
+        if job.kspace and isinstance(job.source, Path):
+            return read_kspace(job.source)
         return read_volume(job.source, modality=wish.modality, tilt=wish.tilt, missing=wish.missing, progress=progress)
 
-    def _keep(self, job: Job, made: R) -> None:
-        if made.volume is None:
-            return
-        about = job.about(made.volume)
+    def _keep(self, job: Job, made: R) -> int:
+        """Write a result; how many there are of what is counted is all that is left of it."""
         if job.series is None:  # without a SeriesInstanceUID its name is what it can be traced by
             made = replace(made, run=replace(made.run, source=job.description))
-        write_result(self._task.kind, self._wish.out / job.name, about, self._request(job), made)
+        if made.volume is not None:
+            about = job.about(made.volume)
+            write_result(self._task.kind, self._wish.out / job.name, about, self._request(job), made)
+        return self._task.kind.count(made)
 
     def _again(self, job: Job) -> str:
         why = self._why[job.name]
         return f"done again: {why}" if why else ""
 
-    def _note_outcome(self, outcome: Outcome[Job, R]) -> None:
+    def _note_outcome(self, outcome: Outcome[Job, int]) -> None:
         failure, seconds = outcome.failure, outcome.seconds
         if outcome.result is not None:
-            self._note(outcome.item, Status.DONE, len(outcome.result), seconds, self._again(outcome.item))
+            self._note(outcome.item, Status.DONE, outcome.result, seconds, self._again(outcome.item))
         elif failure is not None and failure.refused:
             self._note(outcome.item, Status.REFUSED, None, seconds, failure.message)
         elif failure is not None:
@@ -215,7 +220,7 @@ def _check_out(out: Path, task: Task[Any]) -> None:
     if out.exists() and not out.is_dir():
         raise OptionError(f"{out} is a file; -o takes a folder.")
     for kind in KINDS:
-        if kind is not task.kind and kind.stands_in(out):
+        if kind.command != task.kind.command and kind.stands_in(out):
             raise OptionError(f"{out} holds results of `tomolens {kind.command}`; -o takes a folder of its own.")
 
 

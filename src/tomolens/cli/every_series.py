@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -47,21 +48,28 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done;
 
 def run_batch(make: Callable[[Narrator], Batch[Any]], out: Path, dry_run: bool) -> NoReturn:
     """Run or rehearse a batch, say what came of it, and end with the exit code that the help texts name."""
+    with told_ends("Stopped. What is finished stays; the same command goes on from here.") as narrator:
+        batch = make(narrator)
+        summary = batch.rehearse() if dry_run else batch.run()
+    typer.echo(_told(summary, out, dry_run))
+    raise typer.Exit(FAILED if summary.failed or not summary.found else 0)
+
+
+@contextmanager
+def told_ends(stopped: str) -> Iterator[Narrator]:
+    """Give a narrator to some work; say what ended it, ``stopped`` where a person did, and exit with its code."""
     with orderly_stop(), Narrator() as narrator:
         try:
-            batch = make(narrator)
-            summary = batch.rehearse() if dry_run else batch.run()
+            yield narrator
         except (ModelError, OptionError) as wrong:
             narrator.say(f"Error: {wrong}", "bold red")
             raise typer.Exit(USAGE) from wrong
         except (TomolensError, OSError) as wrong:
             narrator.say(f"Error: {wrong}", "bold red")
             raise typer.Exit(FAILED) from wrong
-        except KeyboardInterrupt as stopped:
-            narrator.say("Stopped. What is finished stays; the same command goes on from here.")
-            raise typer.Exit(INTERRUPTED) from stopped
-    typer.echo(_told(summary, out, dry_run))
-    raise typer.Exit(FAILED if summary.failed or not summary.found else 0)
+        except KeyboardInterrupt as interrupted:
+            narrator.say(stopped)
+            raise typer.Exit(INTERRUPTED) from interrupted
 
 
 def _told(summary: Summary, out: Path, dry_run: bool) -> str:

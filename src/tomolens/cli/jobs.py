@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tomolens.core.series import PassedOver, Series
 from tomolens.io.dicom_series import find_series
 from tomolens.io.image_files import IMAGE_SUFFIXES, image_suffix
+from tomolens.io.kspace import is_kspace
 from tomolens.reports.results import About
 
 if TYPE_CHECKING:
@@ -35,20 +36,23 @@ class Job:
 
     ``fingerprint`` is another where the files are others, or were written anew, since the folder was looked through. A
     DICOM series keeps it when its folder is moved; what has no SeriesInstanceUID does not.
+
+    ``kspace`` says that it is a measurement in k-space.
     """
 
     source: Series | Path
     name: str
     fingerprint: str
+    kspace: bool = False
 
     @property
     def series(self) -> Series | None:
-        """The DICOM series, None for an image file."""
+        """The DICOM series, None for an image file or k-space."""
         return self.source if isinstance(self.source, Series) else None
 
     @property
     def description(self) -> str:
-        """SeriesDescription, or the image file's name."""
+        """SeriesDescription, or the file's name."""
         return self.source.name if isinstance(self.source, Path) else self.source.description
 
     @property
@@ -87,8 +91,8 @@ class Found:
     passed_over: tuple[PassedOver, ...]
 
 
-def find_jobs(root: Path, progress: Progress) -> Found:
-    """Every DICOM series and every image file at any depth.
+def find_jobs(root: Path, progress: Progress, *, kspace: bool = False) -> Found:
+    """Every DICOM series and every image file at any depth, and with ``kspace`` every measurement in k-space too.
 
     Raises
     ------
@@ -97,10 +101,14 @@ def find_jobs(root: Path, progress: Progress) -> Found:
     """
     if root.is_file() and _is_image(root):
         return Found((_image_job(root),), ())
+    if kspace and is_kspace(root):
+        return Found((_kspace_job(root),), ())
     scan = find_series(root, progress=progress)
-    images = tuple(_image_job(p.path) for p in scan.passed_over if _is_image(p.path))
-    jobs = tuple(map(_series_job, scan)) + images
-    return Found(_distinct(jobs), tuple(p for p in scan.passed_over if not _is_image(p.path)))
+    images = [p.path for p in scan.passed_over if _is_image(p.path)]
+    measured = [p.path for p in scan.passed_over if kspace and is_kspace(p.path)]
+    jobs = (*map(_series_job, scan), *map(_image_job, images), *map(_kspace_job, measured))
+    taken = {*images, *measured}
+    return Found(_distinct(jobs), tuple(p for p in scan.passed_over if p.path not in taken))
 
 
 def _is_image(path: Path) -> bool:
@@ -121,6 +129,12 @@ def _image_job(path: Path) -> Job:
     if image_suffix(path) in _DETACHED:
         files |= {file for file in path.parent.iterdir() if file.stem == path.stem and file.is_file()}
     return Job(path, _name(stem, identity), _fingerprint(identity, files))
+
+
+def _kspace_job(path: Path) -> Job:
+    identity, header = str(path.resolve()), path.with_suffix(".hdr")
+    files = {path, header} if header.is_file() else {path}
+    return Job(path, _name(path.stem, identity), _fingerprint(identity, files), kspace=True)
 
 
 def _fingerprint(identity: str, files: Iterable[Path]) -> str:

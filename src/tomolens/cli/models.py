@@ -16,6 +16,7 @@ from rich.table import Table
 
 from tomolens.cli.import_model import import_
 from tomolens.core.errors import ModelError
+from tomolens.core.reconstruction import GENERATIVE, Job
 
 if TYPE_CHECKING:
     from tomolens.core.card import ModelCard
@@ -32,16 +33,16 @@ ModelsFolder = Annotated[
 
 models_app = typer.Typer(
     invoke_without_command=True,
-    help="List the models: those that ship with Tomolens and those that were imported.\n\n"
-    "`tomolens detect --model NAME` and `tomolens segment --model NAME` take one of them, or the folder of a model.",
+    help="List the models: those that ship with Tomolens, methods without training, and those that were imported.\n\n"
+    "`tomolens detect`, `segment` and `reconstruct` take one of them with --model NAME, or the folder of a model.",
 )
 
 
 @models_app.callback()
 def models(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the models: those that ship with Tomolens and those that were imported.
+    """List the models: those that ship with Tomolens, methods without training, and those that were imported.
 
-    `tomolens detect --model NAME` and `tomolens segment --model NAME` take one of them, or the folder of a model.
+    `tomolens detect`, `segment` and `reconstruct` take one of them with --model NAME, or the folder of a model.
     """
     if context.invoked_subcommand is None:
         list_(as_json)
@@ -50,15 +51,19 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
 @models_app.command(name="list", short_help="List the models and their figures.")
 def list_(as_json: AsJson = False, models_folder: ModelsFolder = None) -> None:
     """List the models: what each takes, its licence and its measured figures. Folders that cannot be read are told."""
-    from tomolens.models.registry import DEFAULT_DETECTOR, imported_bundles, list_models
+    from tomolens.models.registry import DEFAULT_DETECTOR, imported_bundles
 
-    cards = list_models(models_folder)
+    groups = _groups(models_folder)
     if as_json:
-        typer.echo(json.dumps([_to_json(card, DEFAULT_DETECTOR) for card in cards], indent=2))
+        cards = [_to_json(card, DEFAULT_DETECTOR) for group in groups.values() for card in group]
+        typer.echo(json.dumps(cards, indent=2))
         return
     console = Console(highlight=False)
-    for card in cards:
-        console.print(_table(card, card.name == DEFAULT_DETECTOR))
+    for job, group in groups.items():
+        if job:
+            console.rule(f"{job}: tomolens reconstruct --job {job} --model NAME", align="left", style="dim")
+        for card in group:
+            console.print(_table(card, card.name == DEFAULT_DETECTOR))
     for broken in imported_bundles(models_folder)[1]:
         typer.echo(f"Cannot be used: {broken.folder}: {broken.reason}", err=True)
 
@@ -70,20 +75,49 @@ def show(
     models_folder: ModelsFolder = None,
 ) -> None:
     """Say all that is known of one model: where it comes from, what it takes, how it is run, what its labels mean."""
-    from tomolens.models.registry import DEFAULT_DETECTOR, find_bundle
+    from tomolens.models.registry import DEFAULT_DETECTOR
+
+    card, folder = _found(name, models_folder)
+    if as_json:
+        typer.echo(json.dumps(_to_json(card, DEFAULT_DETECTOR), indent=2))
+        return
+    table = _table(card, card.name == DEFAULT_DETECTOR)
+    for title, value in _details(card).items():
+        table.add_row(title, value)
+    table.add_row("folder", str(folder or "none: a method without weights"))
+    Console(highlight=False).print(table)
+
+
+def _found(name: str, models_folder: Path | None) -> tuple[ModelCard, Path | None]:
+    """The card of a model and its folder; of a method without training its card alone."""
+    from tomolens.models.registry import find_bundle
 
     try:
         bundle = find_bundle(name, models_folder)
-    except ModelError as wrong:
-        raise _refused(wrong) from wrong
-    if as_json:
-        typer.echo(json.dumps(_to_json(bundle.card, DEFAULT_DETECTOR), indent=2))
-        return
-    table = _table(bundle.card, bundle.card.name == DEFAULT_DETECTOR)
-    for title, value in _details(bundle.card).items():
-        table.add_row(title, value)
-    table.add_row("folder", str(bundle.folder))
-    Console(highlight=False).print(table)
+    except ModelError as unknown:
+        for job in Job:
+            if name in (methods := _methods(job)):
+                return methods[name], None
+        raise _refused(unknown) from unknown
+    return bundle.card, bundle.folder
+
+
+def _groups(models_folder: Path | None) -> dict[str, list[ModelCard]]:
+    """What reconstructs by its job, GANs after other networks and methods last; all else under ``""``."""
+    from tomolens.models.registry import list_models
+
+    cards = list_models(models_folder)
+    groups = {"": [card for card in cards if card.task not in set(Job)]}
+    for job in Job:
+        networks = sorted((card for card in cards if card.task == job), key=lambda card: card.generative)
+        groups[job] = [*networks, *_methods(job).values()]
+    return groups
+
+
+def _methods(job: Job) -> dict[str, ModelCard]:
+    from tomolens.models.reconstructor import classical_methods
+
+    return {name: method.card for name, method in classical_methods(job).items()}
 
 
 @models_app.command(short_help="Remove an imported model.")
@@ -127,6 +161,7 @@ def _table(card: ModelCard, is_default: bool) -> Table:
     table.add_column(overflow="fold")
     rows = {
         "task": card.task,
+        **({"warning": f"{GENERATIVE}; runs with --allow-gan alone"} if card.generative else {}),
         **({"origin": card.origin} if card.origin else {}),
         "what it is": card.summary,
         "intended use": card.intended_use,
@@ -156,10 +191,11 @@ def _takes(card: ModelCard) -> str:
 
 
 def _details(card: ModelCard) -> dict[str, str]:
-    """How an imported model is run."""
+    """How an imported model is run, and what input a reconstruction model was trained for."""
     windows, answer = card.recipe.get("windows"), card.recipe.get("answer")
     rows = {
         "labels": ", ".join(f"{number} {name}" for number, name in card.labels.items()),
+        "trained for": _figure({name: f"{low:g} to {high:g}" for name, (low, high) in card.ranges.items()}),
         "network": card.network,
         "its settings": _figure(card.settings),
         "preparation": "; ".join(_figure(step) for step in card.recipe.get("steps", ())),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
 from tomolens.core.errors import ModelError
@@ -15,12 +15,18 @@ from tomolens.pipelines.segment import segment
 from tomolens.reports.kinds import FINDINGS, STRUCTURES
 
 if TYPE_CHECKING:
+    from tomolens.cli.jobs import Job
+    from tomolens.core.card import ModelCard
     from tomolens.core.finding import Detection
     from tomolens.core.segmentation import Segmentation
-    from tomolens.core.volume import Volume
     from tomolens.reports.results import Kind
 
-Work = Callable[["Volume", Progress], R]
+Work = Callable[[Any, Progress], R]
+"""Makes a result of a volume, or of a measurement in k-space."""
+
+
+def _takes_all(job: Job) -> str:
+    return ""
 
 
 @dataclass(frozen=True)
@@ -31,21 +37,31 @@ class Task(Generic[R]):
     ----------
     kind
         How results are kept and shown.
-    bundle
-        The model's folder.
+    card, weights_sha256
+        What the model is, and the hash of its weights; empty for a method that has none.
     load
         Loads the model onto a device and gives the work; torch is imported only here.
     min_score
         The threshold that the work uses; None where there is none.
     second_stage
         Of a detector, the model that looks again; None where there is none.
+    options
+        What else decides a result, as plain values.
+    refusal
+        Why the work is not for a job, as far as its headers tell; empty where it may be.
+    kspace
+        Whether measurements in k-space are looked for too.
     """
 
     kind: Kind[R, Any]
-    bundle: Bundle
+    card: ModelCard
+    weights_sha256: str
     load: Callable[[str], Work[R]]
     min_score: float | None = None
     second_stage: Bundle | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    refusal: Callable[[Job], str] = _takes_all
+    kspace: bool = False
 
 
 def detecting(model: str | None, min_score: float | None, second_stage: str | None = None) -> Task[Detection]:
@@ -66,7 +82,8 @@ def detecting(model: str | None, min_score: float | None, second_stage: str | No
         options = DetectOptions(min_score)
         return lambda volume, progress: detect_nodules(volume, detector, options, progress=progress)
 
-    return Task(FINDINGS, bundle, load, threshold, find_second_stage(bundle, second_stage))
+    second = find_second_stage(bundle, second_stage)
+    return Task(FINDINGS, bundle.card, bundle.weights_sha256, load, threshold, second)
 
 
 def segmenting(model: str) -> Task[Segmentation]:
@@ -91,7 +108,7 @@ def segmenting(model: str) -> Task[Segmentation]:
         segmenter = load_segmenter(model, device=device)
         return lambda volume, progress: segment(volume, segmenter, progress=progress)
 
-    return Task(STRUCTURES, bundle, load)
+    return Task(STRUCTURES, bundle.card, bundle.weights_sha256, load)
 
 
 def _bundle(model: str | None, task: str, needed: str) -> Bundle:

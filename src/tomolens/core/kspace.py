@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from tomolens.core.grid import Grid
 
+NO_PLACE = "its place in the patient is not known"
+"""Stands in the history of k-space whose file does not say where in the patient it was measured."""
+
 
 @dataclass(frozen=True, eq=False)
 class KSpace:

@@ -64,6 +64,7 @@ def slice_svg(
     window: tuple[float, float] | None = None,
     marks: Iterable[tuple[str, Finding]] = (),
     px_per_mm: float = 0.7,
+    letters: bool = True,
 ) -> str:
     """Draw a hung slice in true proportions.
 
@@ -77,6 +78,8 @@ def slice_svg(
         A label and a finding each, drawn as a circle where the slice cuts the finding.
     px_per_mm
         Size on the screen.
+    letters
+        Whether the patient's sides stand on the edges: not where nobody knows them.
     """
     height, width = plane.size_mm
     em = 11 / px_per_mm
@@ -87,7 +90,7 @@ def slice_svg(
         f' style="background:black;margin:1px;vertical-align:top" role="img" aria-label="{escape(plane.caption)}">'
         f"<title>{escape(plane.caption)}</title>"
         f'<image width="{width:.2f}" height="{height:.2f}" preserveAspectRatio="none"'
-        f' href="{_png_uri(pixels, window)}"/>{circles}{_letters(plane, em)}</svg>'
+        f' href="{_png_uri(pixels, window)}"/>{circles}{_letters(plane, em) if letters else ""}</svg>'
     )
 
 

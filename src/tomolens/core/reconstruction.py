@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tomolens.core.errors import GeometryError, OptionError
+from tomolens.core.kspace import NO_PLACE
+from tomolens.core.reconstruction_picture import reconstruction_html
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -178,7 +180,18 @@ class Reconstruction:
         return np.asarray(self.volume.voxels, np.float32) - np.asarray(self.reference.voxels, np.float32)
 
     @property
+    def placed(self) -> bool:
+        """Whether it is known where in the patient it lies, and so which side is left."""
+        return not any(NO_PLACE in step for step in self.volume.history)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
-        """What the reader must know before trusting it: invented texture, checks that failed."""
-        failed = tuple(str(check) for check in self.checks if not check.inside)
-        return (*((GENERATIVE + ".",) if self.generative else ()), *failed)
+        """What the reader must know before trusting it: invented texture, sides not known, checks that failed."""
+        invented = (GENERATIVE + ".",) if self.generative else ()
+        unplaced = (
+            () if self.placed else ("Left and right are not known: the file does not say where it was measured.",)
+        )
+        return (*invented, *unplaced, *(str(check) for check in self.checks if not check.inside))
+
+    def _repr_html_(self) -> str:
+        return reconstruction_html(self)

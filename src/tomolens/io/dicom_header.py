@@ -38,8 +38,8 @@ _SERIES = (
 _IMAGE = (
     "SOPInstanceUID InstanceNumber ImageType ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness"
     " SpacingBetweenSlices RescaleSlope RescaleIntercept RescaleType ModalityLUTSequence PixelPaddingValue"
-    " PixelPaddingRangeLimit MultienergyCTAcquisition LossyImageCompression SharedFunctionalGroupsSequence"
-    " PerFrameFunctionalGroupsSequence"
+    " PixelPaddingRangeLimit MultienergyCTAcquisition LossyImageCompression DerivationDescription"
+    " SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 ).split()
 _PIXELS = (
     "Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored HighBit"
@@ -246,6 +246,7 @@ def _slice(
         marks=tuple(frame.shown(keyword) for keyword in MARKS),
         is_multienergy=file.text("MultienergyCTAcquisition") == "YES",
         is_lossy=file.text("LossyImageCompression") == "01",
+        derivation=file.named("DerivationDescription") if file.texts("ImageType")[:1] == ("DERIVED",) else "",
     )
 
 

@@ -91,6 +91,8 @@ class Slice:
     marks
         What tells acquisitions of one place apart (number of acquisition, time, echo, kind of image, ...): a value for
         each of `tomolens.io.dicom_header.MARKS`.
+    derivation
+        Of a derived image, how it was derived (PS3.3 C.7.6.1.1.3), one step a line; else empty.
     """
 
     path: Path
@@ -108,6 +110,7 @@ class Slice:
     marks: tuple[str, ...]
     is_multienergy: bool = False
     is_lossy: bool = False
+    derivation: str = ""
 
     @property
     def is_localizer(self) -> bool:

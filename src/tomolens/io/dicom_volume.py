@@ -28,6 +28,7 @@ _ERRORS: dict[str, type[TomolensError]] = {
     "shifted-slices": GeometryError,
 }
 """The error for each kind of problem; any other kind is a `ReadError`."""
+_MOST_STEPS = 40
 _GAPS = ("missing-slice", "unequal-spacing")
 
 
@@ -35,6 +36,8 @@ def read_series(
     series: Series, *, tilt: Tilt = "keep", missing: Missing = "refuse", progress: Progress = silent
 ) -> Volume:
     """Read one series into a volume.
+
+    How a derived series was derived (DerivationDescription) opens the volume's history, one line a step.
 
     The numbers are Hounsfield units for CT and have no unit for anything else: int16 where every rescale slope and
     intercept is whole and the result fits, else float32. Slices lie in the order of their positions along +normal
@@ -73,6 +76,7 @@ def read_stack(
     check_option("tilt", tilt, get_args(Tilt))
     check_option("missing", missing, get_args(Missing))
     _refuse(series, missing)
+    derived = _derivation(stack)
     stack, history = _largest_run(stack)
     voxels = voxels_of(stack, progress)
     is_ct = series.modality == "CT"
@@ -83,7 +87,7 @@ def read_stack(
         series.modality,
         series,
         _padding(stack),
-        history,
+        (*derived, *history),
     )
     return with_tilt(volume, tilt)
 
@@ -142,6 +146,14 @@ def _largest_run(stack: Stack) -> tuple[Stack, tuple[str, ...]]:
         f"slices {start + 1} to {stop} of {len(stack)}, {stack.heights[start]:.2f} to {stack.heights[stop - 1]:.2f} mm"
     )
     return stack.chosen(range(start, stop)), (f"kept the longest run of equally distant slices: {kept}",)
+
+
+def _derivation(stack: Stack) -> tuple[str, ...]:
+    """The steps that the slices' headers tell; where they tell several tales, each once."""
+    told = dict.fromkeys(line.strip() for s in stack.slices for line in s.derivation.splitlines())
+    steps = tuple(filter(None, told))
+    more = len(steps) - _MOST_STEPS
+    return steps if more <= 0 else (*steps[:_MOST_STEPS], f"(and {more} more lines of DerivationDescription)")
 
 
 def _padding(stack: Stack) -> float | None:

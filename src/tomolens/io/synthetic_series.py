@@ -6,7 +6,6 @@ derived from a seed, so the same call writes the same series.
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from tomolens.core.errors import GeometryError, OptionError
 from tomolens.io.atomic import whole_file
+from tomolens.io.dicom_uids import named_uid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tomolens.core.grid import Grid
     from tomolens.core.volume import Volume
 
-_NAMESPACE = uuid.UUID("6f1f4d0c-5a5e-4f0e-9d3c-0b1f1c7c7a11")
 _LOWEST_HU = -1024.0
 
 
@@ -164,9 +163,9 @@ def _common_header(grid: Grid, modality: str, seed: int, study: int) -> dict[str
         **_PHANTOM_HEADER,
         **_place_header(grid, modality),
         "ImageType": ["DERIVED", "SECONDARY", "AXIAL" if modality == "CT" else "OTHER"],
-        "StudyInstanceUID": _uid("study", study),
-        "SeriesInstanceUID": _uid("series", modality, seed, study),
-        "FrameOfReferenceUID": grid.frame_of_reference or _uid("frame", modality, seed, study),
+        "StudyInstanceUID": named_uid("study", study),
+        "SeriesInstanceUID": named_uid("series", modality, seed, study),
+        "FrameOfReferenceUID": grid.frame_of_reference or named_uid("frame", modality, seed, study),
         "PatientID": f"TOMOLENS-PHANTOM-{study}",
         "StudyID": str(study),
         "SeriesNumber": seed + 1,
@@ -224,7 +223,7 @@ def _slices(
         dataset = Dataset()
         for keyword, value in common.items():
             setattr(dataset, keyword, value)
-        dataset.SOPInstanceUID = _uid("instance", common["SeriesInstanceUID"], k)
+        dataset.SOPInstanceUID = named_uid("instance", common["SeriesInstanceUID"], k)
         dataset.InstanceNumber = k + 1
         dataset.ImagePositionPatient = [_ds(v) for v in position]
         dataset.SliceLocation = _ds(float(position @ normal))
@@ -264,11 +263,6 @@ def _write_slice(dataset: Dataset, path: Path, jpeg_ls: bool) -> Path:
     with whole_file(path) as temporary:
         pydicom.dcmwrite(temporary, dataset, enforce_file_format=True)
     return path
-
-
-def _uid(*sources: object) -> str:
-    """Derive a UID of the 2.25 root (PS3.5 B.2) from ``sources`` and nothing else."""
-    return f"2.25.{uuid.uuid5(_NAMESPACE, '/'.join(map(str, sources))).int}"
 
 
 def _ds(value: float) -> str:

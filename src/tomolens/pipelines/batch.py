@@ -8,22 +8,24 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Event
 from time import perf_counter
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from tomolens.core.errors import Cancelled, ContractError
 from tomolens.core.finding import Detection
 from tomolens.core.progress import Progress, Step, silent
+from tomolens.core.reconstruction import Reconstruction
 from tomolens.core.segmentation import Segmentation
 
-if TYPE_CHECKING:
-    from tomolens.core.volume import Volume
-
 T = TypeVar("T")
-R = TypeVar("R", Detection, Segmentation)
-"""What the work makes of a volume, and which holds it."""
+S = TypeVar("S")
+"""What is read of an item: a volume, or a measurement in k-space."""
+R = TypeVar("R", Detection, Segmentation, Reconstruction)
+"""What the work makes of it, and which holds its volume."""
+K = TypeVar("K")
+"""What is left of a result once it is kept."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +41,23 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[T, R]):
-    """What became of one item: a result, its volume let go, or else a failure."""
+class Outcome(Generic[T, K]):
+    """What became of one item: what is left of its result, or else a failure."""
 
     item: T
     seconds: float
-    result: R | None = None
+    result: K | None = None
     failure: Failure | None = None
 
 
 def run_each(
     items: Iterable[T],
-    read: Callable[[T, Progress], Volume],
-    work: Callable[[Volume, Progress], R],
+    read: Callable[[T, Progress], S],
+    work: Callable[[S, Progress], R],
     *,
-    keep: Callable[[T, R], None],
+    keep: Callable[[T, R], K],
     progress: Progress = silent,
-) -> Generator[Outcome[T, R], None, None]:
+) -> Generator[Outcome[T, K], None, None]:
     """Read, work and keep, one item after another.
 
     While one volume is worked on, the next is read in a thread; no more than these two are in memory.
@@ -67,9 +69,9 @@ def run_each(
     read
         Gives the volume of an item; called in another thread, one item at a time.
     work
-        Detects or segments: `detect_nodules` or `segment` with its model.
+        Detects, segments or reconstructs: `detect_nodules`, `segment` or `reconstruct` with its model.
     keep
-        Writes a result, which still holds its volume, wherever it belongs.
+        Writes a result, which still holds its volume, wherever it belongs, and gives what is left of it: no volume.
     progress
         Told of the item that is worked on; may raise `Cancelled` to stop everything.
 
@@ -99,16 +101,15 @@ def run_each(
 
 def _attempt(
     item: T,
-    volume: Future[Volume],
-    work: Callable[[Volume, Progress], R],
-    keep: Callable[[T, R], None],
+    volume: Future[S],
+    work: Callable[[S, Progress], R],
+    keep: Callable[[T, R], K],
     progress: Progress,
-) -> R | Failure:
+) -> K | Failure:
     try:
         result = work(volume.result(), progress)
         progress(Step("write", 0, 0))
-        keep(item, result)
-        return replace(result, volume=None)
+        return keep(item, result)
     except Cancelled:
         raise
     except Exception as error:  # whatever a damaged file or a full disk may cause: the next item must still be read
@@ -116,9 +117,7 @@ def _attempt(
         return Failure(message, "".join(traceback.format_exception(error)), isinstance(error, ContractError))
 
 
-def _read_ahead(
-    items: Iterable[T], read: Callable[[T, Progress], Volume]
-) -> Generator[tuple[T, Future[Volume]], None, None]:
+def _read_ahead(items: Iterable[T], read: Callable[[T, Progress], S]) -> Generator[tuple[T, Future[S]], None, None]:
     """Each item with its volume to come; the next one is being read while the caller works on this one."""
     stopped = Event()
 
@@ -126,7 +125,7 @@ def _read_ahead(
         if stopped.is_set():
             raise Cancelled("The reading was stopped.")
 
-    waiting: deque[tuple[T, Future[Volume]]] = deque()
+    waiting: deque[tuple[T, Future[S]]] = deque()
     with ThreadPoolExecutor(1, "read-ahead") as reader:
         try:
             for item in items:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from tomolens.core.errors import OptionError
 from tomolens.core.finding import Detection, Finding
-from tomolens.core.progress import Progress, silent
+from tomolens.core.progress import Progress, Step, silent
+from tomolens.core.reconstruction import GENERATIVE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +70,8 @@ def detect_nodules(
     Returns
     -------
     Detection
-        Findings in ``volume.grid``'s patient space (LPS mm), surest first; none is an empty tuple.
+        Findings in ``volume.grid``'s patient space (LPS mm), surest first; none is an empty tuple. Where a GAN made the
+        volume, the run's notes say so.
 
     Raises
     ------
@@ -84,5 +86,15 @@ def detect_nodules(
     model.card.input.check(volume)
     candidates, run = model.detect(volume, progress)
     threshold = model.card.default_min_score if options.min_score is None else options.min_score
-    run = replace(run, options={**run.options, **asdict(options), "min_score": threshold})
+    notes = _notes(volume)
+    for note in notes:
+        progress(Step(note, 0, 0, remark=True))
+    run = replace(run, options={**run.options, **asdict(options), "min_score": threshold}, notes=(*run.notes, *notes))
     return Detection(tuple(candidates), threshold, volume.grid, run, volume)
+
+
+def _notes(volume: Volume) -> tuple[str, ...]:
+    """What a reader of the findings must know of how the voxels were made."""
+    if not any(GENERATIVE in step for step in volume.history):
+        return ()
+    return (f"{volume.name} was made by a GAN: texture may be invented, and with it what was found or missed.",)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tomolens.io import segmentations, tables
+from tomolens.io import reconstructions, segmentations, tables
 from tomolens.reports.label_montage import write_label_montage
 from tomolens.reports.montage import write_montage
+from tomolens.reports.reconstruction_montage import write_reconstruction_montage
 from tomolens.reports.results import MONTAGE_NAME, Kind
 
 if TYPE_CHECKING:
     from tomolens.core.finding import Detection
+    from tomolens.core.reconstruction import Reconstruction
     from tomolens.core.segmentation import Segmentation
 
 
@@ -34,6 +38,23 @@ def _structure_cells(record: segmentations.SegmentationRecord) -> tuple[str, ...
     return str(len(record)), f"{sum(structure.volume_ml for structure in record.found):.1f}"
 
 
+def _write_reconstruction(
+    reconstruction: Reconstruction, folder: Path, title: str, format: reconstructions.Format = "auto"
+) -> None:
+    reconstructions.write_reconstruction(reconstruction, folder, format=format)
+    write_reconstruction_montage(reconstruction, folder / MONTAGE_NAME, title=title)
+
+
+def _reconstruction_cells(record: reconstructions.ReconstructionRecord) -> tuple[str, ...]:
+    out = sum(not check.inside for check in record.checks)
+    return str(len(record.warnings)), f"{out} of {len(record.checks)}"
+
+
+def reconstructions_as(format: reconstructions.Format) -> Kind[Reconstruction, reconstructions.ReconstructionRecord]:
+    """`RECONSTRUCTIONS` whose images are written in a format: ``auto``, ``dicom`` or ``nifti``."""
+    return replace(RECONSTRUCTIONS, write=partial(_write_reconstruction, format=format))
+
+
 FINDINGS = Kind(
     command="detect",
     counted="findings",
@@ -43,6 +64,7 @@ FINDINGS = Kind(
     template="findings.html.j2",
     columns=("Findings", "Surest score"),
     cells=_finding_cells,
+    count=len,
 )
 STRUCTURES = Kind(
     command="segment",
@@ -53,5 +75,17 @@ STRUCTURES = Kind(
     template="structures.html.j2",
     columns=("Structures", "Together, ml"),
     cells=_structure_cells,
+    count=len,
 )
-KINDS = (FINDINGS, STRUCTURES)
+RECONSTRUCTIONS = Kind(
+    command="reconstruct",
+    counted="warnings",
+    files=(reconstructions.JSON_NAME,),
+    write=_write_reconstruction,
+    read=reconstructions.read_record,
+    template="reconstructions.html.j2",
+    columns=("Warnings", "Checks out of range"),
+    cells=_reconstruction_cells,
+    count=lambda made: len(made.warnings),
+)
+KINDS = (FINDINGS, STRUCTURES, RECONSTRUCTIONS)

@@ -11,8 +11,8 @@ A result folder holds the files of its `Kind` (see `tomolens.io.tables` and `tom
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -52,6 +52,8 @@ class Kind(Generic[Made, Kept]):
         The page that gathers such results.
     columns, cells
         The page's table: titles, and the texts for one result. All are numbers, or a dash.
+    count
+        How many there are of what is counted, in a result as it was made or as it was read back.
     """
 
     command: str
@@ -62,6 +64,7 @@ class Kind(Generic[Made, Kept]):
     template: str
     columns: tuple[str, ...]
     cells: Callable[[Kept], tuple[str, ...]]
+    count: Callable[[Made | Kept], int]
 
     def stands_in(self, out: Path) -> bool:
         """Whether an output folder holds a result of this kind."""
@@ -73,6 +76,7 @@ class Request:
     """All that decides a result: the model, the options and the files.
 
     ``min_score`` is None where a model has no threshold; ``second_stage`` names what looked again, if anything did.
+    ``options`` are those that one command alone has, as plain values.
     ``fingerprint`` is a hash that changes where a file is another or was written anew.
     """
 
@@ -86,15 +90,21 @@ class Request:
     files: int
     fingerprint: str
     second_stage: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def differences(self, other: Request) -> str:
         """What differs, e.g. ``min_score 0.5, now 0.3``; empty where nothing does."""
-        changes = ((field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        mine, now = self._told(), other._told()
+        changes = ((name, mine.get(name), now.get(name)) for name in {**mine, **now})
         return "; ".join(f"{name} was {_short(old)}, is {_short(new)}" for name, old, new in changes if old != new)
+
+    def _told(self) -> dict[str, Any]:
+        values = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "options"}
+        return values | dict(self.options)
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = "" if value is None else str(value)
     return f"{text[:12]}..." if len(text) == 64 else text or "none"
 
 
