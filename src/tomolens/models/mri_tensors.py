@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from tomolens.physics.sense import tuned_tv
+
 if TYPE_CHECKING:
     from tomolens.physics.sense import Measured
 
+START_STEPS = 12
+"""Of TV-SENSE, from whose image a network starts; as many as a slice has time for."""
+
 
 def tensors_of(measured: Measured) -> dict[str, torch.Tensor]:
-    """``image``, ``maps``, ``acquired`` and ``noise`` as of `tomolens.models.unrolled.UnrolledSense`, without batch."""
+    """What `tomolens.models.unrolled.UnrolledSense` takes, in its order, without the axis of a batch."""
     image = measured.model.adjoint(measured.data)
+    start = tuned_tv(measured, START_STEPS)
     maps = np.ascontiguousarray(measured.maps)
     return {
+        "start": torch.from_numpy(np.stack([start.real, start.imag])),
         "image": torch.from_numpy(np.stack([image.real, image.imag])),
         "maps": torch.from_numpy(maps.view(np.float32).reshape(*maps.shape, 2)),
         "acquired": torch.from_numpy(np.ascontiguousarray(measured.acquired)),
