@@ -71,6 +71,7 @@ def test_nothing_to_train_on_and_unknown_recipes_are_refused(tmp_path, data):
 def test_the_true_image_has_the_least_loss(data):
     example = {name: tensor[None] for name, tensor in lesson(TINY, data, silent).examples([0])[0].items()}
     doubt = torch.full_like(example["target"][:, :1], -4.0)
+    example["start"] = 0.9 * example["target"]
     true = reconstruction_loss(torch.cat([example["target"], doubt], 1), example)
     worse = reconstruction_loss(torch.cat([1.1 * example["target"], doubt], 1), example)
     for name in ("error_loss", "ssim_loss"):
