@@ -26,7 +26,7 @@ from tomolens.core.volume import Volume
 from tomolens.io.kspace import read_kspace
 from tomolens.models.inference import Backend
 from tomolens.models.mri import CLASSICAL, MriReconstructor, reconstructor_of
-from tomolens.models.registry import find_bundle
+from tomolens.models.registry import find_bundle, shipped_names
 from tomolens.phantoms.kspace import brain_kspace
 from tomolens.physics.masks import MaskKind, sampling_mask
 from tomolens.physics.undersampling import simulated_kspace
@@ -84,8 +84,10 @@ def report(shared: Path, quick: bool) -> None:
 def loaded() -> dict[str, MriReconstructor]:
     """The classical methods, and the network where it is shipped."""
     methods = {name: CLASSICAL[name].load() for name in METHODS if name in CLASSICAL}
-    bundle = find_bundle(NETWORK)
-    return {**methods, NETWORK: reconstructor_of(bundle, Backend.choose("cpu"))}
+    if NETWORK not in shipped_names():
+        print("the network is not shipped: classical methods alone\n")
+        return methods
+    return {**methods, NETWORK: reconstructor_of(find_bundle(NETWORK), Backend.choose("cpu"))}
 
 
 def measurements(shared: Path, quick: bool) -> Iterator[Truth]:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from tomolens.models.mri_tensors import START_STEPS, tensors_of
+from tomolens.models.mri_tensors import started, tensors_of
 from tomolens.models.networks import build
 from tomolens.physics.masks import MaskKind, sampling_mask
-from tomolens.physics.sense import Measured, tuned_tv
+from tomolens.physics.sense import Measured
 from tomolens.physics.undersampling import invented_coils, measured
 
 SHAPE = (50, 44)
@@ -37,7 +37,7 @@ def test_an_untrained_network_is_tv_sense_brought_nearer_to_the_measurement(netw
     slice_ = a_slice(kind)
     with torch.inference_mode():
         real, imaginary, _ = network(*batch(slice_))[0].numpy()
-    start = tuned_tv(slice_, START_STEPS)
+    start = started(slice_)
     assert np.linalg.norm(real + 1j * imaginary - start) < 0.1 * np.linalg.norm(start)
     assert slice_.misfit(real + 1j * imaginary) < slice_.misfit(start)
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from tomolens.core.errors import OptionError
+from tomolens.models.networks import build
 from tomolens.training.learner import start_network
-from tomolens.training.mri import CONFIG, Plane, lesson, reconstruction_loss, structural_similarity
+from tomolens.training.mri import CONFIG, Plane, doubt_scale, lesson, reconstruction_loss, structural_similarity
 from tomolens.training.reconstruction import config_for, train_reconstruction
 
 TINY = replace(
@@ -91,6 +92,15 @@ def test_a_run_trains_and_changes_the_network(data, tmp_path):
     before, after = start_network(TINY).state_dict(), learner.network.state_dict()
     assert any((before[name] != after[name]).any() for name in before if "prior" in name)
     assert "val_error_loss" in (tmp_path / "run" / "log.csv").read_text()
+
+
+def test_the_doubt_is_scaled_until_two_thirds_of_tissue_lie_within_one_deviation(data):
+    held_out = lesson(TINY, data, silent).examples(range(4), held_out=True)
+    network = start_network(TINY)
+    scale = doubt_scale(network, held_out)
+    again = build(TINY.network, {**TINY.settings, "doubt_scale": scale})
+    again.load_state_dict(network.state_dict())
+    assert doubt_scale(again, held_out) == pytest.approx(1, rel=1e-3)
 
 
 def test_a_plane_knows_the_scan_that_it_was_cut_from(data):
