@@ -66,13 +66,13 @@ def test_the_sample_of_the_project_is_read_with_its_slices_and_coils_in_their_pl
 
 
 @pytest.mark.parametrize(
-    "change", ["no kspace", "real", "three axes", "mask of another shape", "maps", "affine", "NaN"]
+    "change", ["no kspace", "real", "three axes", "mask", "maps", "affine", "NaN"]
 )
 def test_an_archive_that_is_not_as_documented_is_refused_with_its_name(tmp_path, change):
     content = {"kspace": measurement().data, "acquired": mask()}
     content |= {
         "no kspace": {}, "real": {"kspace": images().real}, "three axes": {"kspace": images()[0]},
-        "mask of another shape": {"acquired": mask()[:, :5]}, "maps": {"sensitivities": images()[:1]},
+        "mask": {"acquired": mask()[:, :5]}, "maps": {"sensitivities": images()[:1]},
         "affine": {"affine": np.zeros((4, 4))}, "NaN": {"kspace": images() * np.nan},
     }[change]  # fmt: skip
     if change == "no kspace":
@@ -94,13 +94,13 @@ def test_a_damaged_file_is_refused_and_is_no_k_space(tmp_path, suffix):
 def test_a_truncated_archive_is_refused(tmp_path):
     file = write_kspace(measurement(), tmp_path / "short.npz")
     file.write_bytes(file.read_bytes()[:-300])
-    with pytest.raises(ReadError, match="short.npz"):
+    with pytest.raises(ReadError, match=r"short\.npz"):
         read_kspace(file)
 
 
 def test_an_archive_of_pickles_is_refused(tmp_path):
     np.savez(tmp_path / "objects.npz", kspace=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(ReadError, match="objects.npz"):
+    with pytest.raises(ReadError, match=r"objects\.npz"):
         read_kspace(tmp_path / "objects.npz")
 
 
@@ -285,7 +285,7 @@ def test_slices_that_are_no_regular_stack_are_refused(tmp_path):
 def test_without_directions_the_place_is_said_to_be_unknown(tmp_path):
     made = acquisitions()
     for each in made:
-        each.read_dir[:] = each.phase_dir[:] = each.slice_dir[:] = 0
+        each.read_dir[:] = each.phase_dir[:] = each.slice_dir[:] = (0, 0, 0)
     read = read_kspace(write_ismrmrd(tmp_path / "scan.h5", made))
     assert "place in the patient is not known" in read.history[-1]
     assert read.grid.spacing_mm == pytest.approx((5.0, ROW_MM, COLUMN_MM))

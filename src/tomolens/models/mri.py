@@ -17,12 +17,12 @@ from tomolens.core.reconstruction import Job, Made, ReconstructOptions
 from tomolens.core.volume import Unit, Volume
 from tomolens.models.inference import Backend, until_it_fits
 from tomolens.models.manifest import Manifest
-from tomolens.models.mri_checks import checks_of, held_out_misfit, measurement, tuned_cg
+from tomolens.models.mri_checks import checks_of, held_out_misfit, measurement
 from tomolens.models.mri_tensors import tensors_of
 from tomolens.models.reconstructor import Classical
 from tomolens.models.varnet import magnitude
 from tomolens.models.weights import filled
-from tomolens.physics.sense import MOST_COILS, Measured, tv_sense, zero_filled
+from tomolens.physics.sense import MOST_COILS, Measured, tuned_cg, tuned_tv, zero_filled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 BASELINE = "tv-sense"
 STAGE = "reconstruct"
-_TV_PER_NOISE, _TV_LEAST, _TV_STEPS = 0.3, 0.001, 40
-"""The weight of total variation by the noise, its least, and the steps. Of .1 to .6 and .0005 to .004, the best over 40
-training images at 1.6 to 9x with 0.2 to 6 % noise; the best weight for each image would give 0.7 dB more."""
 _HELD_OUT_SLICES = 3
 """Slices in which the method is asked to foretell lines that it was not shown."""
 
@@ -263,11 +260,6 @@ def reconstructor_of(bundle: Bundle, backend: Backend) -> MriReconstructor:
     backend = replace(backend, dtype=torch.float32)
     kind = VarNet if card.network == "var_net" else Unrolled
     return MriReconstructor(card, kind(network, backend), digest, backend)
-
-
-def tuned_tv(measured: Measured) -> NDArray[np.complex64]:
-    """TV-SENSE with a weight that follows the noise, as tuned on training images."""
-    return tv_sense(measured, max(_TV_PER_NOISE * measured.noise, _TV_LEAST), _TV_STEPS)
 
 
 def _classical(name: str, summary: str, method: Method) -> Classical:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tomolens.core.reconstruction import Check
 from tomolens.physics.masks import fully_sampled_centre, widest_gap
-from tomolens.physics.sense import cg_sense, varying_axes
+from tomolens.physics.sense import tuned_cg, varying_axes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 HELD_OUT_SHARE = 0.05
 """Of what was measured outside the centre."""
-_CG_LEAST, _CG_PER_NOISE, _CG_STEPS = 0.005, 0.5, 12
-"""Of the weight of CG-SENSE: 1.6 to 9x, 40 training images; a fixed weight costs up to 1 dB at one end of the noise."""
 _UNITS = {
     "acceleration": "x", "coils": "", "matrix": "pixels", "noise": "% of bright tissue", "centre": "lines",
     "widest gap": "% of k-space", "misfit": "of the noise", "held-out misfit": "of CG-SENSE's",
@@ -71,11 +69,6 @@ def held_out_misfit(
             classical = tuned_cg(measured.without(places))
             shares.append(measured.misfit(image, places) / measured.misfit(classical, places))
     return float(np.median(shares)) if shares else None
-
-
-def tuned_cg(measured: Measured) -> NDArray[np.complex64]:
-    """CG-SENSE with few steps and a weight that follows the noise, as tuned on training images."""
-    return cg_sense(measured, _CG_LEAST + _CG_PER_NOISE * measured.noise, _CG_STEPS)
 
 
 def spared(acquired: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -21,9 +21,13 @@ _THREADS = 2
 MOST_COILS = 8
 """More are combined into as many virtual ones first."""
 _LEAST_CENTRE = 4
+_CG_LEAST, _CG_PER_NOISE, _CG_STEPS = 0.005, 0.5, 12
+_TV_LEAST, _TV_PER_NOISE, _TV_STEPS = 0.001, 0.5, 50
+"""Weights follow the noise. Tuned on training images at 1.6 to 9x with 0.2 to 6 % noise: of total variation .15 to 1
+times the noise and 12 to 50 steps were tried; the best weight for each image would give about 0.7 dB more."""
 _OUTER = 0.85
 """Noise is read beyond this share of the way from the middle of k-space to its edge."""
-_INNER_STEPS = 3
+_INNER_STEPS = 2
 """Of the dual of total variation within each outer step; it goes on from where it was."""
 
 
@@ -154,6 +158,16 @@ def cg_sense(measured: Measured, weight: float, steps: int) -> NDArray[np.comple
     model = measured.model
     wanted = model.adjoint(measured.data)
     return conjugate_gradients(lambda x: model.normal(x) + np.float32(weight) * x, wanted, steps)
+
+
+def tuned_cg(measured: Measured) -> NDArray[np.complex64]:
+    """CG-SENSE with few steps and a weight that follows the noise, as tuned on training images."""
+    return cg_sense(measured, _CG_LEAST + _CG_PER_NOISE * measured.noise, _CG_STEPS)
+
+
+def tuned_tv(measured: Measured) -> NDArray[np.complex64]:
+    """TV-SENSE with a weight that follows the noise, as tuned on training images."""
+    return tv_sense(measured, max(_TV_PER_NOISE * measured.noise, _TV_LEAST), _TV_STEPS)
 
 
 def conjugate_gradients(

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tomolens.core.card import InputContract, ModelCard
+from tomolens.core.errors import Cancelled, ContractError, OptionError, OutOfMemory
+from tomolens.core.grid import Grid
+from tomolens.core.kspace import KSpace
+from tomolens.core.progress import Step
+from tomolens.core.reconstruction import Job, ReconstructOptions
+from tomolens.core.volume import Unit, Volume
+from tomolens.models.inference import Backend
+from tomolens.models.mri import BASELINE, CLASSICAL, MriReconstructor, Unrolled, VarNet
+from tomolens.models.mri_checks import spared
+from tomolens.models.networks import build
+from tomolens.physics.masks import MaskKind, fully_sampled_centre, sampling_mask
+from tomolens.physics.undersampling import simulated_kspace
+from tomolens.pipelines.reconstruct import reconstruct
+
+CPU = Backend(torch.device("cpu"), torch.float32)
+RANGES = {
+    "acceleration": (1.6, 9.0), "coils": (1.0, 16.0), "noise": (0.1, 7.0), "centre": (4.0, 4096.0),
+    "widest gap": (0.0, 20.0), "matrix": (30.0, 512.0), "misfit": (0.0, 100.0), "held-out misfit": (0.0, 1.2),
+}  # fmt: skip
+CARD = ModelCard(
+    "untrained", "0", Job.MRI, "An untrained network.", "Tests.", "Nothing.", "Apache-2.0",
+    InputContract("MR", Unit.ARBITRARY, 50.0, 0.0), 0.0, "unrolled_sense", ranges=RANGES,
+)  # fmt: skip
+
+
+def head() -> Volume:
+    """Three slices, each with a block of its own, in an oblique place."""
+    voxels = np.zeros((3, 56, 48), np.float32)
+    voxels[:, 10:46, 8:40] = 500
+    for k in range(3):
+        voxels[k, 14 + 8 * k : 22 + 8 * k, 12:30] = 900
+    turn = [[0, 0.6, 0.8], [0, -0.8, 0.6], [1, 0, 0]]
+    return Volume(voxels, Grid.from_axes(voxels.shape, (5, 1.2, 1.0), (3, -4, 60), turn), Unit.ARBITRARY, "MR")
+
+
+def measured(acceleration: float = 2.5, kind: MaskKind = MaskKind.RANDOM, noise: float = 0.01) -> KSpace:
+    return simulated_kspace(head(), 5, acceleration, kind, noise, seed=3)
+
+
+def untrained() -> MriReconstructor:
+    torch.manual_seed(2)
+    return MriReconstructor(CARD, Unrolled(build("unrolled_sense", {"channels": [8, 8, 8]}), CPU), "0" * 64, CPU)
+
+
+def error(image: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((image - head().voxels) ** 2)))
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_a_classical_method_makes_each_slice_in_its_place_and_unit(name):
+    kspace = measured(2.0)
+    made = reconstruct(kspace, CLASSICAL[name].load())
+    assert made.job is Job.MRI
+    assert made.volume.grid.same_place(head().grid)
+    assert (made.volume.modality, made.volume.unit) == ("MR", Unit.ARBITRARY)
+    for k in range(3):
+        likeness = [np.corrcoef(made.volume.voxels[k].ravel(), head().voxels[n].ravel())[0, 1] for n in range(3)]
+        assert int(np.argmax(likeness)) == k
+    assert made.volume.voxels[:, 20:25, 33:38].mean() == pytest.approx(500, rel=0.15)
+
+
+@pytest.mark.parametrize("kind", MaskKind)
+def test_the_baseline_beats_conjugate_gradients_and_those_beat_zeros(kind):
+    errors = [error(reconstruct(measured(3, kind), CLASSICAL[name].load()).volume.voxels) for name in CLASSICAL]
+    assert next(iter(CLASSICAL)) == BASELINE
+    assert errors == sorted(errors)
+
+
+def test_the_history_begins_with_the_simulation_and_ends_with_the_model():
+    made = reconstruct(measured(), CLASSICAL["cg-sense"].load())
+    assert made.volume.history[0].startswith("simulated: ")
+    assert made.volume.history[-1] == "mri-reconstruction by cg-sense 1"
+    assert made.run.history == measured().history
+
+
+def test_an_untrained_network_answers_with_uncertainty_checks_and_a_reference():
+    kspace = measured()
+    made = reconstruct(kspace, untrained(), baseline=CLASSICAL[BASELINE].load())
+    assert {check.name for check in made.checks} == set(RANGES)
+    assert made.uncertainty is not None
+    assert (made.uncertainty > 0).all()
+    assert made.baseline is not None
+    assert error(made.volume.voxels) < error(made.reference.voxels)
+    assert reconstruct(kspace, untrained(), ReconstructOptions(uncertainty=False)).uncertainty is None
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda: measured(1.0), "acceleration"),
+        (lambda: measured(noise=0.3), "noise"),
+        (lambda: simulated_kspace(head(), 24, 2.0, MaskKind.RANDOM, 0.01, seed=3), "coils"),
+        (lambda: measured(1.0).kept((np.arange(56) < 32)[:, None], "half"), "widest gap"),
+        (lambda: measured(1.0).kept((np.arange(56) % 2 == 1)[:, None], "no centre"), "centre"),
+    ],
+)
+def test_what_lies_outside_the_training_range_is_said_with_its_number(change, name):
+    failed = {check.name: check for check in reconstruct(change(), untrained()).checks if not check.inside}
+    assert name in failed
+    assert "OUT OF range" in str(failed[name])
+
+
+def test_the_number_of_the_check_is_that_of_the_measurement():
+    checks = {check.name: check.value for check in reconstruct(measured(), untrained()).checks}
+    assert checks["acceleration"] == pytest.approx(measured().acceleration)
+    assert checks["coils"] == 5
+    assert checks["matrix"] == 48
+    assert 0.5 < checks["misfit"] < 20
+
+
+def test_a_few_lines_outside_the_centre_are_kept_from_the_method():
+    for kind in MaskKind:
+        mask = sampling_mask(kind, (100, 80), 3, seed=1)
+        kept = spared(mask)
+        assert (mask[kept]).all()
+        assert not kept[fully_sampled_centre(mask)].any()
+        assert 0.01 < kept.sum() / mask.sum() < 0.08
+        assert kind is MaskKind.POISSON or (kept == kept[:, :1]).all()
+
+
+def test_known_sensitivities_are_used():
+    kspace = measured(2.0)
+    wrong = np.ones_like(kspace.data) / np.sqrt(5, dtype=np.float32)
+    found, given = (
+        reconstruct(each, CLASSICAL["cg-sense"].load()) for each in (kspace, replace(kspace, sensitivities=wrong))
+    )
+    assert error(found.volume.voxels) < error(given.volume.voxels)
+
+
+def test_a_single_coil_is_reconstructed_too():
+    kspace = simulated_kspace(head(), 1, 1.5, MaskKind.RANDOM, 0.01, seed=3)
+    assert error(reconstruct(kspace, CLASSICAL[BASELINE].load()).volume.voxels) < 90
+
+
+def test_an_image_is_refused_by_the_model_too():
+    with pytest.raises(ContractError, match="is an image"):
+        untrained().reconstruct(head(), ReconstructOptions(), lambda step: None)
+
+
+def test_the_work_is_told_slice_by_slice_and_can_be_stopped():
+    steps: list[Step] = []
+
+    def stop(step: Step) -> None:
+        steps.append(step)
+        if step.done == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        reconstruct(measured(), CLASSICAL["cg-sense"].load(), progress=stop)
+    assert [(step.done, step.total) for step in steps] == [(0, 3), (1, 3), (2, 3)]
+
+
+class Full(torch.nn.Module):
+    """A network that never fits."""
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("CUDA out of memory")
+
+
+def test_a_slice_that_does_not_fit_into_memory_is_told():
+    with pytest.raises(OutOfMemory, match="single slice"):
+        reconstruct(measured(), MriReconstructor(CARD, Unrolled(Full(), CPU), "", CPU))
+
+
+def test_an_engine_that_cannot_run_it_is_refused():
+    with pytest.raises(OptionError, match="runs with torch"):
+        Unrolled(Full(), replace(CPU, engine="openvino"))
+
+
+def test_varnet_runs_as_a_model_like_any_other():
+    torch.manual_seed(1)
+    small = [4, 4, 8, 8, 16, 4]
+    network = build("var_net", {"num_cascades": 1, "features": small, "sensitivity_features": small})
+    model = MriReconstructor(replace(CARD, network="var_net"), VarNet(network.eval(), CPU), "", CPU)
+    made = reconstruct(measured(2.0, MaskKind.EQUISPACED), model)
+    assert made.volume.shape == head().shape
+    assert made.uncertainty is None
+    assert "misfit" not in {check.name for check in made.checks}
