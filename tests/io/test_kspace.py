@@ -9,11 +9,11 @@ import h5py
 import ismrmrd
 import numpy as np
 import pytest
-from tomolens.io.kspace import KSPACE_SUFFIXES, is_kspace, read_kspace, write_kspace
 
 from tomolens.core.errors import GeometryError, OutputError, ReadError
 from tomolens.core.grid import Grid
 from tomolens.core.kspace import KSpace
+from tomolens.io.kspace import KSPACE_SUFFIXES, is_kspace, read_kspace, write_kspace
 from tomolens.physics.fourier import to_images, to_kspace
 
 SHAPE = (3, 2, 12, 10)
