@@ -17,7 +17,9 @@ def test_without_a_command_the_help_is_shown(tomolens):
     assert "Usage: " in tomolens().output
 
 
-@pytest.mark.parametrize("words", [[], ["detect"], ["info"], ["models"], ["train"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [[], ["detect"], ["reconstruct"], ["simulate", "low-dose"], ["info"], ["models"], ["train"]], ids=" ".join
+)
 def test_each_command_has_a_help_that_fits_a_terminal(tomolens, words):
     result = tomolens(*words, "--help")
     assert result.exit_code == 0

@@ -44,8 +44,8 @@ def tomolens(
       tomolens info scans/                 what is in a folder
       tomolens detect scans/ -o results/   findings as JSON, CSV, PNG and HTML
       tomolens segment scans/ -o labels/   labels as NIfTI, volumes, PNG and HTML
-      tomolens reconstruct scans/ -o quiet/ --job ct-denoising   less noise, as DICOM
-      tomolens simulate low-dose scan/ -o teaching/ --dose 0.25   for teaching and tests
+      tomolens reconstruct scans/ -o quiet/ --job ct-denoising   less noise
+      tomolens simulate low-dose scan/ -o teaching/ --dose 0.25  for teaching
       tomolens models                      the models at hand
       tomolens evaluate                    how good results are, by LUNA16's rules
 

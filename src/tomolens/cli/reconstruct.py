@@ -97,14 +97,14 @@ def reconstruct(
     What becomes of a series (status in the summary):
       done      read, and its result written
       skipped   finished by an earlier call with the same files, model and options
-      refused   the model is not made for it: another modality, no k-space, a scout
+      refused   the model is not made for it: another modality, no k-space
       failed    it should have been read and could not be, e.g. a missing slice
 
     \b
     Exit codes:
       0    nothing failed
       1    a series failed, or there was none
-      2    wrong usage, e.g. an unknown model or device, or a GAN without --allow-gan
+      2    wrong usage, e.g. an unknown model, or a GAN without --allow-gan
       130  stopped by Ctrl-C (143: by SIGTERM); call again to go on
 
     Progress goes to stderr, the last line to stdout. Research use only. Not a medical device; not for diagnosis.
