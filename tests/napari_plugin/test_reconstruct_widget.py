@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from napari.layers import Layer
 from qtpy.QtCore import Qt
 
 from tests.napari_plugin.detecting import found_in, points_in, rows, run
@@ -20,14 +19,12 @@ from tests.napari_plugin.reconstructing import (
     kspace,
     parts_in,
     result_in,
-    thin_grid,
 )
-from tests.napari_plugin.scans import ACQUIRED, scan
+from tests.napari_plugin.scans import scan
 from tomolens.core.finding import RESEARCH_USE
 from tomolens.core.reconstruction import GENERATIVE, Check, ReconstructOptions
 from tomolens.napari_plugin import layers
 from tomolens.napari_plugin.reconstruction_layers import Part
-from tomolens.phantoms.markers import marked_volume, marker_centers
 from tomolens.pipelines.reconstruct import reconstruct
 from tomolens.testing import FAKE_DENOISING_CARD, FakeDetector, FakeReconstructor
 
@@ -121,48 +118,31 @@ def test_findings_in_a_result_are_not_taken_for_findings_in_its_scan(viewer, ima
     assert len(points_in(viewer)) == 2
 
 
-@pytest.mark.parametrize("name", ACQUIRED)
-def test_every_part_lies_on_the_anatomy_however_the_scan_was_acquired(viewer, shelf, qtbot, name):
-    volume = scan(name)
-    image = viewer.add_layer(Layer.create(*layers.image(volume)))
-    shelf.reconstructors["fake-median"] = FakeReconstructor(card=MEDIAN_CARD)
-    shelf.baselines["ct-denoising"] = "fake-median"
-    widget = opened(viewer)
-    widget.baseline.setChecked(True)
-    run(widget, qtbot)
-    made = parts_in(viewer)
-    assert set(made) == {Part.RESULT, Part.BASELINE, Part.DIFFERENCE, Part.UNCERTAINTY}
-    for layer in made.values():
-        assert layer.data.shape == image.data.shape
-        for index in ((0, 0, 0), (3, 20, 11)):
-            np.testing.assert_allclose(layer.data_to_world(index), image.data_to_world(index))
-
-
-@pytest.mark.parametrize("moved", [False, True])
-@pytest.mark.parametrize("name", ACQUIRED)
-def test_thin_slices_lie_at_their_true_mm_on_a_scan_that_may_have_been_moved(viewer, shelf, qtbot, name, moved):
+def test_thin_slices_come_with_the_cubic_spline_that_they_are_compared_with(viewer, image, shelf, qtbot):
     shelf.reconstructors = {"fake-thin": ThinMarkers()}
-    grid = scan(name).grid
-    thick = marked_volume(grid.respaced((4.0, *grid.spacing_mm[1:])))
-    image = viewer.add_layer(Layer.create(*layers.image(thick)))
-    if moved:
-        image.translate, image.rotate = (5.0, 7.0, -3.0), (0, 0, 30)
     widget = opened(viewer)
     widget.job.setCurrentIndex(widget.job.findText("Thin slices"))
     widget.factor.setCurrentIndex(widget.factor.findText("3"))
     run(widget, qtbot)
     made = parts_in(viewer)
     assert set(made) == {Part.REFERENCE, Part.RESULT, Part.DIFFERENCE}
-    thin = thin_grid(thick.grid, 3)
-    shown, under = layers.canonical(thin), layers.canonical(thick.grid)
-    for center in marker_centers(thick.grid).values():
-        for layer in made.values():
-            np.testing.assert_allclose(
-                layer.data_to_world(shown.to_kji(center)), image.data_to_world(under.to_kji(center)), atol=1e-6
-            )
-    for side, hu in {"L": 700, "P": 400, "S": 300}.items():
-        index = np.round(shown.to_kji(marker_centers(thin)[side])).astype(int)
-        assert made[Part.RESULT].data[tuple(index)] == hu
+    assert made[Part.RESULT].data.shape[0] == 3 * image.data.shape[0]
+    assert [widget.compare.other.itemText(n) for n in range(2)] == ["CT volume", "Cubic spline of CT volume"]
+
+
+def test_the_classical_method_is_shown_beside_where_that_is_wished(viewer, image, shelf, qtbot):
+    shelf.reconstructors["fake-median"] = FakeReconstructor(card=MEDIAN_CARD)
+    shelf.baselines["ct-denoising"] = "fake-median"
+    widget = opened(viewer)
+    assert "fake-median" in widget.baseline.text()
+    widget.baseline.setChecked(True)
+    run(widget, qtbot)
+    made = parts_in(viewer)
+    assert set(made) == {Part.RESULT, Part.BASELINE, Part.DIFFERENCE, Part.UNCERTAINTY}
+    assert made[Part.BASELINE].name == "fake-median of CT volume"
+    assert not made[Part.BASELINE].visible
+    widget.model.setCurrentIndex(widget.model.findText("fake-median"))
+    assert not widget.baseline.isEnabled()
 
 
 def test_the_strength_acts_at_once_without_another_run_and_is_just_that_of_the_pipeline(
@@ -194,9 +174,7 @@ def test_a_run_at_less_strength_can_be_strengthened_afterwards(viewer, widget, v
     np.testing.assert_array_equal(result_in(viewer).data, answer.volume.canonical().voxels)
 
 
-def test_running_again_replaces_the_result_of_that_model_and_a_deleted_result_is_forgotten(
-    viewer, image, shelf, qtbot
-):
+def test_running_again_replaces_the_result_of_that_model_and_a_deleted_result_is_forgotten(viewer, image, shelf, qtbot):
     shelf.reconstructors["fake-median"] = FakeReconstructor(card=MEDIAN_CARD)
     widget = opened(viewer)
     run(widget, qtbot)
@@ -308,9 +286,7 @@ def test_running_k_space_again_replaces_its_layers(viewer, mri, measured, qtbot)
 
 
 def test_the_file_dialog_writes_what_was_chosen(mri, measured, qtbot, monkeypatch):
-    monkeypatch.setattr(
-        "tomolens.napari_plugin.file_box.QFileDialog.getOpenFileName", lambda *_: (str(measured), "")
-    )
+    monkeypatch.setattr("tomolens.napari_plugin.file_box.QFileDialog.getOpenFileName", lambda *_: (str(measured), ""))
     qtbot.mouseClick(mri.file.button, Qt.MouseButton.LeftButton)
     assert mri.file.path() == measured
     assert mri.panel.run_button.isEnabled()

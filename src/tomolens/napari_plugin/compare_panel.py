@@ -48,9 +48,15 @@ class ComparePanel(QWidget):
     def _button(self, mode: Mode) -> QPushButton:
         button = QPushButton(f"{mode} ({KEY})" if mode is Mode.FLIP else str(mode))
         button.setCheckable(True)
-        act = self.comparison.flip if mode is Mode.FLIP else partial(self.comparison.show, mode)
-        button.clicked.connect(lambda _checked: (act(), self._write()))
+        button.clicked.connect(partial(self._on_pressed, mode))
         return button
+
+    def _on_pressed(self, mode: Mode, _checked: bool) -> None:
+        if mode is Mode.FLIP:
+            self.comparison.flip()
+        else:
+            self.comparison.show(mode)
+        self._write()
 
     def _lay_out(self) -> None:
         layout, form, row = QVBoxLayout(self), QFormLayout(), QHBoxLayout()

@@ -109,14 +109,16 @@ class Comparison:
         for layer in self._viewer.layers:
             layer.visible = layer in (before, after)
         self._name(before, after)
-        grid, order = self._viewer.grid, list(self._viewer.layers)
+        grid, order = self._viewer.canvas.grid, list(self._viewer.layers)
         grid.shape, grid.stride = (1, 2), 1 if order.index(before) < order.index(after) else -1
         grid.enabled = True
 
     def _show_swipe(self, before: Image, after: Image) -> None:
         self._hide_images()
         after.visible = True  # under the swipe: letters and windowing are its own
-        look = {name: getattr(after, name) for name in ("scale", "translate", "rotate", "shear", "units", "axis_labels")}
+        look = {
+            name: getattr(after, name) for name in ("scale", "translate", "rotate", "shear", "units", "axis_labels")
+        }
         look |= {name: getattr(after, name) for name in (*LINKED, "colormap", "interpolation2d")}
         name = f"Left: {before.name}\nRight: {after.name}"
         self._swipe = Image(
@@ -142,7 +144,7 @@ class Comparison:
     # Back to normal
 
     def _remember(self, pair: tuple[Image, Image]) -> _Looks:
-        grid = self._viewer.grid
+        grid = self._viewer.canvas.grid
         return _Looks(
             {layer: layer.visible for layer in self._viewer.layers},
             {layer: layer.name_overlay.visible for layer in pair},
@@ -156,7 +158,7 @@ class Comparison:
             self._viewer.layers.remove(swipe)
         if looks is None:
             return
-        grid = self._viewer.grid
+        grid = self._viewer.canvas.grid
         grid.enabled, grid.shape, grid.stride = looks.grid
         for layer, visible in looks.visible.items():
             layer.visible = visible

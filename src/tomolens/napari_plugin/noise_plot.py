@@ -23,7 +23,7 @@ class NoisePlot(FigureCanvasQTAgg):
     """One curve an image: noise power over spatial frequency, in the first region."""
 
     def __init__(self) -> None:
-        super().__init__(Figure(facecolor=_BACKGROUND, dpi=90))
+        super().__init__(Figure(facecolor=_BACKGROUND, dpi=90))  # type: ignore[no-untyped-call]
         self.axes = self.figure.add_axes((0.17, 0.27, 0.79, 0.62), facecolor=_BACKGROUND)
         self.setMinimumHeight(_HEIGHT_PX)
         self.show_spectra({}, "")
@@ -38,7 +38,7 @@ class NoisePlot(FigureCanvasQTAgg):
         else:
             self.axes.set_axis_off()
             self.axes.text(0.5, 0.5, _TOO_SMALL, color=_INK, ha="center", va="center", fontsize=8)
-        self.draw_idle()
+        self.draw_idle()  # type: ignore[no-untyped-call]
 
     def _write_axes(self, unit: str) -> None:
         self.axes.set_xlabel("cycles per mm", color=_INK, fontsize=8)

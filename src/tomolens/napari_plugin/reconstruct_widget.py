@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer
 from qtpy.QtCore import Qt, QTimer
@@ -59,7 +59,11 @@ class ReconstructWidget(ScanWidget):
         self.strength, self._timer = QLabeledDoubleSlider(), QTimer(self)
         self.baseline, self.accept = QCheckBox(), QCheckBox("Accept a GAN's invented texture")
         self.warnings, self.tabs = QLabel(), QTabWidget()
-        self.checks, self.compare, self.measure = ChecksTable(), ComparePanel(napari_viewer), MeasurePanel(napari_viewer)
+        self.checks, self.compare, self.measure = (
+            ChecksTable(),
+            ComparePanel(napari_viewer),
+            MeasurePanel(napari_viewer),
+        )
         self._set_up()
         wishes = {"Strength": self.strength, "Slices from one": self.factor, "": self.baseline, " ": self.accept}
         self._begin(wishes, [self.warnings, self.tabs], {"Job": self.job, "k-space": self.file})
@@ -146,9 +150,7 @@ class ReconstructWidget(ScanWidget):
         scan: Image = self._running_in
         return self._reconstructing(lambda _progress: volume, scan.metadata["volume"], scan.name)
 
-    def _reconstructing(
-        self, read: Callable[[Progress], Volume | KSpace], origin: Volume | Path, name: str
-    ) -> Work:
+    def _reconstructing(self, read: Callable[[Progress], Volume | KSpace], origin: Volume | Path, name: str) -> Work:
         models, card, device = self._models, self.model.value(), self.device.currentText()
         options, beside = self._options(), self.baseline.isEnabled() and self.baseline.isChecked()
 
@@ -228,7 +230,7 @@ class ReconstructWidget(ScanWidget):
         self._show_result()
 
 
-def _measured(kept: Kept) -> dict[str, NDArray[object]]:
+def _measured(kept: Kept) -> dict[str, NDArray[Any]]:
     """Arrays to measure in, by name, as their layers show them."""
     made = kept.reconstruction
     volumes = {REFERENCES[made.job]: made.reference, kept.card.name: made.volume}

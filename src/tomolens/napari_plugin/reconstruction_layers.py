@@ -116,8 +116,8 @@ def _image(kept: Kept, part: Part, volume: Volume, scan: Image | None) -> layers
     data, attributes, kind = layers.image(volume)
     look = {} if scan is None else {name: getattr(scan, name) for name in ("colormap", *LINKED, "interpolation2d")}
     place = {} if scan is None else _placed(volume.grid, scan)
-    changed = {"name": _name(kept, part), "visible": part is Part.RESULT, "metadata": _metadata(kept, part)}
-    changed["metadata"]["volume"] = volume
+    metadata = {**_metadata(kept, part), "volume": volume}
+    changed = {"name": _name(kept, part), "visible": part is Part.RESULT, "metadata": metadata}
     return data, {**attributes, **look, **place, **changed}, kind
 
 

@@ -14,6 +14,7 @@ from tomolens.physics.roi import Region
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image
+    from numpy.typing import NDArray
 
 NAME = "Regions"
 COLOURS = ("#4cc9f0", "#f9c74f", "#90be6d", "#f78fb3")
@@ -57,7 +58,7 @@ def number(shapes: Shapes) -> None:
 
 def regions_in(shapes: Shapes, image: Image) -> dict[int, Region]:
     """The regions by number, from 1, in the voxels of an image layer; shapes that are none are left out."""
-    found = {}
+    found: dict[int, Region] = {}
     for n, (corners, kind) in enumerate(zip(shapes.data, shapes.shape_type, strict=True), start=1):
         if str(kind) in ("rectangle", "ellipse"):
             kji = np.array([image.world_to_data(shapes.data_to_world(corner)) for corner in corners])
@@ -66,7 +67,7 @@ def regions_in(shapes: Shapes, image: Image) -> dict[int, Region]:
     return found
 
 
-def _region(kji: np.ndarray, shape: tuple[int, int, int], *, ellipse: bool) -> Region | None:
+def _region(kji: NDArray[np.float64], shape: tuple[int, int, int], *, ellipse: bool) -> Region | None:
     try:
         return Region.between(kji, shape, ellipse=ellipse)
     except OptionError:
@@ -88,7 +89,7 @@ def _new_layer(viewer: Viewer, image: Image) -> Shapes:
     return shapes
 
 
-def _square(viewer: Viewer, image: Image, beside: int) -> np.ndarray:
+def _square(viewer: Viewer, image: Image, beside: int) -> NDArray[np.float64]:
     """Corners of a square in voxels of the image, in the middle of the view, or beside those that are there."""
     rows, columns = (axis - (viewer.dims.ndim - 3) for axis in viewer.dims.displayed[-2:])
     point = np.array(viewer.dims.point[-3:], float)
