@@ -11,8 +11,8 @@ from tests.napari_plugin.scans import scan
 from tomolens.napari_plugin import layers
 from tomolens.napari_plugin.compare_panel import KEY, ComparePanel
 from tomolens.napari_plugin.comparison import Mode
+from tomolens.napari_plugin.lazy_arrays import Swiped
 from tomolens.napari_plugin.orientation import show_plane
-from tomolens.napari_plugin.swipe import Swiped
 
 pytestmark = pytest.mark.gui
 

@@ -154,7 +154,7 @@ def test_the_strength_acts_at_once_without_another_run_and_is_just_that_of_the_p
     set_strength(widget, qtbot, 0.4)
     made, answer = parts_in(viewer), reconstruct(volume, FakeReconstructor(), ReconstructOptions(strength=0.4))
     np.testing.assert_array_equal(made[Part.RESULT].data, answer.volume.canonical().voxels)
-    np.testing.assert_array_equal(made[Part.DIFFERENCE].data, layers._turned(answer.difference, volume.grid))
+    np.testing.assert_array_equal(made[Part.DIFFERENCE].data, layers.turned(answer.difference, volume.grid))
     assert made[Part.UNCERTAINTY].data.max() == pytest.approx(2.0)
     assert layers.volume_of(made[Part.RESULT]).history == answer.volume.history
     assert made[Part.RESULT].metadata["reconstruction"].run.options["strength"] == 0.4
@@ -163,6 +163,19 @@ def test_the_strength_acts_at_once_without_another_run_and_is_just_that_of_the_p
     np.testing.assert_array_equal(result_in(viewer).data, image.data)
     set_strength(widget, qtbot, 1.0)
     np.testing.assert_array_equal(result_in(viewer).data, reconstruct(volume, model).volume.canonical().voxels)
+
+
+def test_while_the_slider_moves_the_slice_is_blended_at_once_and_the_volume_when_it_rests(
+    viewer, widget, image, volume, qtbot
+):
+    run(widget, qtbot)
+    full = reconstruct(volume, FakeReconstructor()).volume.canonical().voxels
+    widget.strength.setValue(0.5)
+    result = result_in(viewer)
+    np.testing.assert_allclose(np.asarray(result.data), (image.data + full.astype(float)) / 2, atol=1)
+    assert layers.volume_of(result).history[-1] == "voxels changed in napari"
+    qtbot.waitUntil(lambda: isinstance(result.data, np.ndarray), timeout=5000)
+    assert layers.volume_of(result).history[-1].endswith("strength 0.5")
 
 
 def test_a_run_at_less_strength_can_be_strengthened_afterwards(viewer, widget, volume, qtbot):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 
+from tomolens.napari_plugin.lazy_arrays import Swiped
 from tomolens.napari_plugin.reconstruction_layers import LINKED
-from tomolens.napari_plugin.swipe import Swiped
 
 if TYPE_CHECKING:
     from napari import Viewer

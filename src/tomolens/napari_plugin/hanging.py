@@ -54,7 +54,7 @@ class Hanging:
         overlays = self._viewer.canvas.overlays
         for edge, position in _EDGES.items():
             overlays[_PREFIX + edge] = TextOverlay(position=position, font_size=_LARGE, gridded=True)
-        overlays[_PREFIX + "window"] = TextOverlay(position="top_left", font_size=_SMALL)
+        overlays[_PREFIX + "window"] = TextOverlay(position="top_left", font_size=_SMALL, gridded=True)
         overlays[_PREFIX + "notice"] = TextOverlay(
             text=RESEARCH_USE.partition(".")[0], position="bottom_left", font_size=_SMALL
         )

@@ -120,7 +120,7 @@ def labels(segmentation: Segmentation, scan: Image | None = None) -> LayerData:
         "features": _structures(segmentation),
         "metadata": {"segmentation": segmentation, "scan": scan and scan.metadata["volume"]},
     }
-    return _turned(segmentation.labels, segmentation.grid), attributes, "labels"
+    return turned(segmentation.labels, segmentation.grid), attributes, "labels"
 
 
 def _place_of(layer: Image) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def segmentation_in(data: NDArray[Any], metadata: Mapping[str, Any], name: str) 
     segmentation = metadata.get("segmentation")
     if not isinstance(segmentation, Segmentation):
         raise SegmentationError(f"The layer '{name}' holds no segmentation of Tomolens: run Segment first.")
-    shown = _turned(segmentation.labels, segmentation.grid)
+    shown = turned(segmentation.labels, segmentation.grid)
     if not (_same_memory(data, shown) or np.array_equal(data, shown)):
         raise SegmentationError(
             f"The labels of the layer '{name}' are not those that were made: they were changed by hand. "
@@ -328,7 +328,7 @@ def canonical(grid: Grid) -> Grid:
     return grid
 
 
-def _turned(voxels: NDArray[Any], grid: Grid) -> NDArray[Any]:
+def turned(voxels: NDArray[Any], grid: Grid) -> NDArray[Any]:
     """What `Volume.canonical` does, for bare voxels: a view, axes (superior, posterior, left)."""
     order, flips = grid.canonical_order
     return voxels.transpose(order)[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
+from qtpy.QtCore import QSize
 
 from tomolens.napari_plugin.region_layer import COLOURS
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 _BACKGROUND, _INK = "#262930", "#f0f1f2"
 """napari's own, dark."""
-_HEIGHT_PX = 170
+_LEAST_PX = (240, 170)
 _TOO_SMALL = "Noise power spectrum:\nof a region of at least 12 by 12 pixels"
 
 
@@ -25,14 +26,18 @@ class NoisePlot(FigureCanvasQTAgg):
     def __init__(self) -> None:
         super().__init__(Figure(facecolor=_BACKGROUND, dpi=90))  # type: ignore[no-untyped-call]
         self.axes = self.figure.add_axes((0.17, 0.27, 0.79, 0.62), facecolor=_BACKGROUND)
-        self.setMinimumHeight(_HEIGHT_PX)
+        self.setMinimumSize(*_LEAST_PX)
         self.show_spectra({}, "")
+
+    def sizeHint(self) -> QSize:
+        """As small as can be read: matplotlib would ask for 640 pixels."""
+        return QSize(*_LEAST_PX)
 
     def show_spectra(self, spectra: Mapping[str, NoisePower], unit: str) -> None:
         """Draw anew; without spectra, say what is needed."""
         self.axes.clear()
         for colour, (name, spectrum) in zip(COLOURS, spectra.items(), strict=False):
-            self.axes.plot(spectrum.per_mm, spectrum.power, color=colour, label=name, linewidth=1.3)
+            self.axes.plot(spectrum.per_mm[1:], spectrum.power[1:], color=colour, label=name, linewidth=1.3)
         if spectra:
             self._write_axes(unit)
         else:

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 JOBS = {"CT denoising": Job.DENOISING, "MRI from k-space": Job.MRI, "Thin slices": Job.SUPER_RESOLUTION}
 FACTORS = {"as many as needed": None, "2": 2, "3": 3, "4": 4, "5": 5}
-_DELAY_MS = 60
-"""After the slider has moved, so that it moves smoothly."""
+_REST_MS = 300
+"""The slider stands still this long before the whole volume is made."""
 
 
 class ReconstructWidget(ScanWidget):
@@ -84,14 +84,14 @@ class ReconstructWidget(ScanWidget):
         for name, page in {"Checks": self.checks, "Compare": self.compare, "Measure": self.measure}.items():
             self.tabs.addTab(page, name)
         self._timer.setSingleShot(True)
-        self._timer.setInterval(_DELAY_MS)
+        self._timer.setInterval(_REST_MS)
 
     def _connect(self) -> None:
         super()._connect()
         self.job.currentIndexChanged.connect(self._on_job_chosen)
         self.file.changed.connect(self._on_scan_chosen)
         self.accept.toggled.connect(lambda _on: self.panel.allow(self._reason_against()))
-        self.strength.valueChanged.connect(lambda _value: self._timer.start())
+        self.strength.valueChanged.connect(self._preview)
         self._timer.timeout.connect(self._apply_strength)
 
     # What can be chosen
@@ -113,7 +113,7 @@ class ReconstructWidget(ScanWidget):
         card: ModelCard | None = self.model.value()
         self._form.setRowVisible(self.accept, card is not None and card.generative)
         own = card is not None and card.name == self._models.baseline
-        self.baseline.setText(f"Compare with {self._models.baseline}, without training")
+        self.baseline.setText(f"Compare with {self._models.baseline} (classical)")
         self.baseline.setEnabled(not own)
         super()._on_model_chosen()
         self._show_result()
@@ -181,6 +181,7 @@ class ReconstructWidget(ScanWidget):
             self._viewer.layers.remove(layer)
         made = [Layer.create(*data) for data in reconstruction_layers.made_layers(kept, scan)]
         for layer in made:
+            layer.colorbar.visible = reconstruction_layers.is_map(layer)
             self._viewer.add_layer(layer)
         scans = [layer for layer in [scan, *made] if layer is not None and not reconstruction_layers.is_map(layer)]
         self._viewer.layers.link_layers(scans, reconstruction_layers.LINKED)
@@ -216,6 +217,13 @@ class ReconstructWidget(ScanWidget):
         scan: Image | None = self.scan.value() if self._job() is not Job.MRI else None
         beside = [parts[part] for part in (Part.REFERENCE, Part.BASELINE) if part in parts]
         return [*([scan] if parts and scan is not None else []), *beside]
+
+    def _preview(self, strength: float) -> None:
+        parts = self._parts()
+        if parts:
+            result = parts[Part.RESULT]
+            reconstruction_layers.preview(result, result.metadata["kept"], strength)
+        self._timer.start()
 
     def _apply_strength(self) -> None:
         parts = self._parts()

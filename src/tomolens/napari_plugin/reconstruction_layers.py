@@ -20,6 +20,7 @@ import numpy as np
 from tomolens.core.reconstruction import GENERATIVE, Job
 from tomolens.core.volume import Unit, Volume
 from tomolens.napari_plugin import layers
+from tomolens.napari_plugin.lazy_arrays import Blended
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -78,6 +79,15 @@ def show_again(made: Iterable[Image], kept: Kept) -> None:
             layer.data = layer.metadata["map"].canonical().voxels
 
 
+def preview(result: Image, kept: Kept, strength: float) -> None:
+    """Show another strength at once, slice by slice; `show_again` makes it the layer's volume."""
+    if not isinstance(result.data, Blended):
+        made = kept.model.made
+        result.data = Blended(*(layers.turned(part, made.grid) for part in (made.reference, made.image)))
+    result.data.share = strength
+    result.refresh()
+
+
 def parts_of(open_layers: Iterable[Layer], origin: object, model: str) -> dict[Part, Image]:
     """The layers of what a model made of a scan's volume, or of a file of k-space; empty without."""
     made = (layer for layer in open_layers if is_part(layer))
@@ -132,7 +142,7 @@ def _map(kept: Kept, part: Part, scan: Image | None) -> layers.LayerData:
     look = {
         "colormap": diverging if part is Part.DIFFERENCE else "inferno",
         "contrast_limits": (-most if part is Part.DIFFERENCE else 0.0, most),
-        "name": f"{_name(kept, part)} ({_extent(kept.reconstruction, most)})",
+        "name": f"{part.capitalize()} {_extent(kept.reconstruction, part, most)}, {kept.card.name}",
         "metadata": {**_metadata(kept, part), "map": volume},
         "visible": False,
     }
@@ -164,12 +174,13 @@ def _most(numbers: NDArray[np.float32]) -> float:
     return max(float(np.percentile(np.abs(numbers[step]), _SHOWN_PERCENTILE)), 1e-6)
 
 
-def _extent(made: Reconstruction, most: float) -> str:
-    """What the full colour stands for: HU, or where there is no unit the share of the reference's range."""
+def _extent(made: Reconstruction, part: Part, most: float) -> str:
+    """What the full colour stands for: HU, or where there is no unit the share of the reference's range too."""
+    most_said = f"{'±' if part is Part.DIFFERENCE else 'to '}{most:.3g} {made.volume.unit}"
     if made.volume.unit is Unit.HU:
-        return f"HU, full colour {most:.3g}"
+        return most_said
     spread = float(np.ptp(made.reference.voxels)) or 1.0
-    return f"{made.volume.unit}, full colour {most:.3g} = {100 * most / spread:.2g} % of range"
+    return f"{most_said} ({100 * most / spread:.3g} % of range)"
 
 
 def _name(kept: Kept, part: Part) -> str:
@@ -179,8 +190,6 @@ def _name(kept: Kept, part: Part) -> str:
         Part.RESULT: f"{card.name} of {kept.name}{warning}",
         Part.REFERENCE: f"{REFERENCES[made.job]} of {kept.name}",
         Part.BASELINE: f"{baseline_name(made)} of {kept.name}",
-        Part.DIFFERENCE: f"Difference by {card.name}",
-        Part.UNCERTAINTY: f"Uncertainty of {card.name}",
     }
     return names[part]
 

@@ -22,7 +22,7 @@ COLOURS = ("#4cc9f0", "#f9c74f", "#90be6d", "#f78fb3")
 _SIDE_MM = 20.0
 _LEAST_SIDE = 16
 """In pixels, so that a noise power spectrum can be made of a new region."""
-_LINE_MM = 0.6
+_LINE_MM = 1.0
 _TEXT: dict[str, Any] = {"string": "{region}", "size": 11, "anchor": "upper_left", "color": "white"}
 
 
@@ -84,6 +84,7 @@ def _new_layer(viewer: Viewer, image: Image) -> Shapes:
         name=NAME,
         edge_width=_LINE_MM / min(image.scale),
         face_color="transparent",
+        opacity=1.0,
     )
     viewer.add_layer(shapes)
     return shapes

@@ -1,4 +1,4 @@
-"""Two arrays side by side in one picture: the left of one, the right of the other; nothing is copied."""
+"""Two arrays in one picture, side by side or mixed: napari asks for a slice, and no more than that is computed."""
 
 from __future__ import annotations
 
@@ -39,6 +39,29 @@ class Swiped:
             return np.asarray(left if is_left else right, self.dtype)
         after = sum(isinstance(part, slice) for part in whole[self.axis + 1 :])
         return np.asarray(np.where(is_left.reshape(-1, *(1,) * after), left, right), self.dtype)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[()], dtype)
+
+
+class Blended:
+    """Looks like an array to napari: ``share`` of the way from one array to another, float32.
+
+    Parameters
+    ----------
+    start, end
+        Arrays of one shape.
+    """
+
+    def __init__(self, start: NDArray[Any], end: NDArray[Any]) -> None:
+        self._start, self._end = start, end
+        self.shape, self.ndim, self.dtype = start.shape, start.ndim, np.dtype(np.float32)
+        self.share = 1.0
+
+    def __getitem__(self, index: Any) -> NDArray[np.float32]:
+        """Whatever an array may be asked for."""
+        start, end = (np.asarray(array[index], np.float32) for array in (self._start, self._end))
+        return np.asarray(start + np.float32(self.share) * (end - start))
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[()], dtype)
