@@ -79,8 +79,8 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
     made = Shelf(cards=(*cards, *mr_only))
     monkeypatch.setattr("tomolens.models.registry.list_models", lambda: made.cards)
     monkeypatch.setattr("tomolens.napari_plugin.model_shelf._load", made.load)
-    monkeypatch.setattr("tomolens.models.reconstructor.reconstruction_models", made.reconstruction_cards)
-    monkeypatch.setattr("tomolens.models.reconstructor.baseline_of", lambda job: made.baselines[job])
+    monkeypatch.setattr("tomolens.napari_plugin.model_shelf._reconstruction_cards", made.reconstruction_cards)
+    monkeypatch.setattr("tomolens.napari_plugin.model_shelf._baseline", lambda job: made.baselines[job])
     return made
 
 

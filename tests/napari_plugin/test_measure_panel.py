@@ -113,7 +113,10 @@ def test_ellipses_count_and_what_is_no_region_is_left_out(viewer, shown, panel, 
     assert [row[0] for row in measured(panel, qtbot)] == ["1", "1"]
 
 
-def test_without_a_result_there_is_nothing_to_measure(panel):
+def test_without_a_result_there_is_nothing_to_measure(panel, qtbot):
+    panel.add_button.click()
+    assert measured(panel, qtbot) != []
     panel.show_images(None, {})
+    panel.measure()
     assert rows(panel) == []
     assert not panel.add_button.isEnabled()

@@ -66,7 +66,7 @@ class MeasurePanel(QWidget):
         """Measure in these arrays, by name, which lie voxel on voxel under a layer; in nothing without one."""
         self._layer, self._images = layer, images
         self.add_button.setEnabled(layer is not None)
-        self.measure()
+        self._later()
 
     def _add(self) -> None:
         if self._layer is not None:

@@ -46,12 +46,16 @@ def _refused(card: ModelCard, volume: Volume | None) -> str:
 
 def _cards(task: str) -> tuple[ModelCard, ...]:
     if task in set(Job):
-        from tomolens.models.reconstructor import reconstruction_models
-
-        return reconstruction_models(Job(task))
+        return _reconstruction_cards(Job(task))
     from tomolens.models.registry import list_models
 
     return tuple(card for card in list_models() if card.task == task)
+
+
+def _reconstruction_cards(job: Job) -> tuple[ModelCard, ...]:
+    from tomolens.models.reconstructor import reconstruction_models
+
+    return reconstruction_models(job)
 
 
 def _baseline(job: Job) -> str:

@@ -35,6 +35,8 @@ class NoisePlot(FigureCanvasQTAgg):
 
     def show_spectra(self, spectra: Mapping[str, NoisePower], unit: str) -> None:
         """Draw anew; without spectra, say what is needed."""
+        if not spectra and not self.axes.lines and self.axes.texts:
+            return
         self.axes.clear()
         for colour, (name, spectrum) in zip(COLOURS, spectra.items(), strict=False):
             self.axes.plot(spectrum.per_mm[1:], spectrum.power[1:], color=colour, label=name, linewidth=1.3)
