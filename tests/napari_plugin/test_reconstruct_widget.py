@@ -342,3 +342,26 @@ def test_research_use_is_said_in_the_widget_and_on_the_picture(viewer, widget, q
     run(widget, qtbot)
     assert viewer.canvas.overlays["tomolens_notice"].visible
     assert any(label.text() == RESEARCH_USE for label in widget.findChildren(type(widget.summary)))
+
+
+@pytest.mark.parametrize(("job", "model"), [("CT denoising", "tv"), ("Thin slices", "cubic-backprojected")])
+def test_the_widget_reconstructs_what_python_reconstructs(viewer, qtbot, tmp_path, job, model):
+    from tests.cli import scans
+    from tomolens.io.read import read_volume
+    from tomolens.models.reconstructor import load_reconstructor
+
+    folder = scans.ct(tmp_path / "ct")
+    viewer.open(str(folder), plugin="tomolens")
+    widget = opened(viewer)
+    widget.job.setCurrentText(job)
+    widget.model.setCurrentText(model)
+    run(widget, qtbot)
+    made = result_in(viewer).metadata["reconstruction"]
+    answer = reconstruct(read_volume(folder), load_reconstructor(model, device="cpu"))
+    np.testing.assert_array_equal(made.volume.voxels, answer.volume.voxels)
+    np.testing.assert_array_equal(made.reference.voxels, answer.reference.voxels)
+    assert made.volume.grid.same_place(answer.volume.grid)
+    assert made.volume.history == answer.volume.history
+    assert (made.job, made.checks, made.warnings) == (answer.job, answer.checks, answer.warnings)
+    for fact in ("model", "model_version", "weights_sha256", "series_uid", "options", "device", "precision"):
+        assert getattr(made.run, fact) == getattr(answer.run, fact)

@@ -86,7 +86,7 @@ def test_what_k_space_gives_is_named_after_the_file_and_its_difference_says_the_
     source = kspace()
     made = created(run(source, ZeroFilled(), ReconstructOptions(), None, source, "brain.h5", silent), None)
     assert made[Part.REFERENCE].name == "Zero-filled of brain.h5"
-    assert made[Part.DIFFERENCE].name == "Difference ±70.7 a.u. (100 % of range), fake-fill"
+    assert made[Part.DIFFERENCE].name == "Difference ±100 a.u. (141 % of range), fake-fill"
 
 
 def test_a_difference_is_black_where_nothing_changed_and_has_the_same_strength_of_colour_up_and_down():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 KEY = "F7"
 """Flips; beside the window presets, and none of napari's own."""
 _STEPS = 200
+_NO_SWIPE = "For two images on one grid; thin slices are swiped against the cubic spline."
 
 
 class ComparePanel(QWidget):
@@ -82,6 +83,7 @@ class ComparePanel(QWidget):
             button.setChecked(shown is mode)
             button.setEnabled(pair is not None)
         self.buttons[Mode.SWIPE].setEnabled(self.comparison.swipes)
+        self.buttons[Mode.SWIPE].setToolTip("" if self.comparison.swipes else _NO_SWIPE)
         self.slider.setVisible(mode is Mode.SWIPE)
         self.hint.setText(_hint(pair, mode))
 

@@ -78,6 +78,7 @@ class ReconstructWidget(ScanWidget):
         self.strength.setRange(0, 1)
         self.strength.setDecimals(2)
         self.strength.setValue(1)
+        self.baseline.setToolTip("A method without training, as a second result to compare with.")
         self.strength.setToolTip("0 is the input, 1 all that the model makes of it; acts at once on a result.")
         self.warnings.setWordWrap(True)
         self.warnings.setStyleSheet(f"color: {OUT_COLOUR}; font-weight: bold")
@@ -113,7 +114,7 @@ class ReconstructWidget(ScanWidget):
         card: ModelCard | None = self.model.value()
         self._form.setRowVisible(self.accept, card is not None and card.generative)
         own = card is not None and card.name == self._models.baseline
-        self.baseline.setText(f"Compare with {self._models.baseline} (classical)")
+        self.baseline.setText(f"Also run {self._models.baseline}")
         self.baseline.setEnabled(not own)
         super()._on_model_chosen()
         self._show_result()
@@ -252,7 +253,8 @@ def _summary(kept: Kept) -> str:
     seconds = f", {run.seconds['total']:.1f} s" if "total" in run.seconds else ""
     slices, rows, columns = kept.reconstruction.volume.shape
     first = f"{columns} x {rows} x {slices} voxels ({run.model} {run.model_version}, {run.device}{seconds})."
-    return "\n".join((first, *run.notes))
+    unchecked = () if kept.reconstruction.checks else ("Nothing to check: this method has no training range.",)
+    return "\n".join((first, *run.notes, *unchecked))
 
 
 def _kspace_suffixes() -> tuple[str, ...]:

@@ -169,9 +169,11 @@ def _map_volume(made: Reconstruction, part: Part, numbers: NDArray[np.float32]) 
 
 
 def _most(numbers: NDArray[np.float32]) -> float:
-    """The size of number that gets the full colour."""
+    """The size of number that gets the full colour: 1, 2 or 5 times a power of ten, not below nearly all of them."""
     step = tuple(slice(None, None, max(1, n // 64)) for n in numbers.shape)
-    return max(float(np.percentile(np.abs(numbers[step]), _SHOWN_PERCENTILE)), 1e-6)
+    least = float(np.percentile(np.abs(numbers[step]), _SHOWN_PERCENTILE))
+    power = 10.0 ** np.floor(np.log10(least)) if least > 0 else 1.0
+    return next((float(n * power) for n in (1, 2, 5) if n * power >= least), 10.0 * float(power))
 
 
 def _extent(made: Reconstruction, part: Part, most: float) -> str:
