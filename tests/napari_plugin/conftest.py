@@ -13,9 +13,10 @@ from napari.layers import Layer
 from tests.napari_plugin.detecting import found_in
 from tests.napari_plugin.scans import scan
 from tomolens.core.finding import Detection, Finding
+from tomolens.core.reconstruction import Job
 from tomolens.core.run import Run
 from tomolens.napari_plugin import layers
-from tomolens.testing import FAKE_CARD, FAKE_SEGMENTATION_CARD, FakeDetector, FakeSegmenter
+from tomolens.testing import FAKE_CARD, FAKE_SEGMENTATION_CARD, FakeDetector, FakeReconstructor, FakeSegmenter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,11 +57,18 @@ class Shelf:
     cards: tuple[Any, ...] = (FAKE_CARD,)
     detector: Any = field(default_factory=FakeDetector)
     segmenter: Any = field(default_factory=FakeSegmenter)
+    reconstructors: dict[str, Any] = field(default_factory=lambda: {"fake-mean": FakeReconstructor()})
+    baselines: dict[str, str] = field(default_factory=lambda: dict.fromkeys(Job, "fake-mean"))
     loaded: list[tuple[str, str]] = field(default_factory=list)
 
     def load(self, task: str, name: str, device: str) -> Any:
         self.loaded.append((name, device))
+        if task in set(Job):
+            return self.reconstructors[name]
         return self.detector if task == "detection" else self.segmenter
+
+    def reconstruction_cards(self, job: Job) -> tuple[Any, ...]:
+        return tuple(model.card for model in self.reconstructors.values() if model.card.task == job)
 
 
 @pytest.fixture
@@ -71,6 +79,8 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
     made = Shelf(cards=(*cards, *mr_only))
     monkeypatch.setattr("tomolens.models.registry.list_models", lambda: made.cards)
     monkeypatch.setattr("tomolens.napari_plugin.model_shelf._load", made.load)
+    monkeypatch.setattr("tomolens.napari_plugin.model_shelf._reconstruction_cards", made.reconstruction_cards)
+    monkeypatch.setattr("tomolens.napari_plugin.model_shelf._baseline", lambda job: made.baselines[job])
     return made
 
 

@@ -35,7 +35,7 @@ def test_every_command_can_be_imported():
     manifest = PluginManifest.from_file(MANIFEST)
     manifest.validate_imports()
     ids = {command.id for command in manifest.contributions.commands}
-    assert ids >= {"tomolens.read", "tomolens.detect_nodules", "tomolens.segment"}
+    assert ids >= {"tomolens.read", "tomolens.detect_nodules", "tomolens.segment", "tomolens.reconstruct"}
 
 
 def test_detect_lung_nodules_and_segment_are_in_plugins_and_in_layers_segment():
@@ -43,6 +43,12 @@ def test_detect_lung_nodules_and_segment_are_in_plugins_and_in_layers_segment():
     assert {"Detect lung nodules", "Segment"} <= {widget.display_name for widget in contributions.widgets}
     commands = [item.command for item in contributions.menus["napari/layers/segment"]]
     assert commands == ["tomolens.detect_nodules", "tomolens.segment"]
+
+
+def test_reconstruct_is_in_plugins_and_in_layers_filter():
+    contributions = PluginManifest.from_file(MANIFEST).contributions
+    assert "Reconstruct" in {widget.display_name for widget in contributions.widgets}
+    assert [item.command for item in contributions.menus["napari/layers/filter"]] == ["tomolens.reconstruct"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +75,15 @@ def test_preset_keys_are_not_napari_s_own():
 
 
 def test_finding_the_plugin_and_opening_its_modules_imports_no_torch():
-    modules = ["reader", "writer", "sample_data", "detect_widget", "segment_widget", "window_widget"]
+    modules = [
+        "reader",
+        "writer",
+        "sample_data",
+        "detect_widget",
+        "segment_widget",
+        "reconstruct_widget",
+        "window_widget",
+    ]
     lines = [f"import tomolens.napari_plugin.{name}" for name in modules]
     lines += ["import sys", "print({'torch', 'monai'} & set(sys.modules))"]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)

@@ -11,6 +11,7 @@ from tomolens.core.finding import RESEARCH_USE
 from tomolens.napari_plugin import windowing
 from tomolens.napari_plugin.layers import findings_in, scans, segmentations_in
 from tomolens.napari_plugin.orientation import hang_upright, letters_of
+from tomolens.napari_plugin.reconstruction_layers import is_part
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -53,7 +54,7 @@ class Hanging:
         overlays = self._viewer.canvas.overlays
         for edge, position in _EDGES.items():
             overlays[_PREFIX + edge] = TextOverlay(position=position, font_size=_LARGE, gridded=True)
-        overlays[_PREFIX + "window"] = TextOverlay(position="top_left", font_size=_SMALL)
+        overlays[_PREFIX + "window"] = TextOverlay(position="top_left", font_size=_SMALL, gridded=True)
         overlays[_PREFIX + "notice"] = TextOverlay(
             text=RESEARCH_USE.partition(".")[0], position="bottom_left", font_size=_SMALL
         )
@@ -74,7 +75,7 @@ class Hanging:
         self._on_layers_changed()
 
     def _follow_layer(self, layer: Layer) -> None:
-        if _is_result(layer):
+        if findings_in([layer]) or segmentations_in([layer]):
             layer.editable = False  # a finding is not moved, nor a structure repainted, by a slip of the mouse
         elif scans([layer]):
             windowing.widen_range(layer)
@@ -113,7 +114,7 @@ class Hanging:
 
 
 def _is_result(layer: Layer) -> bool:
-    return bool(findings_in([layer]) or segmentations_in([layer]))
+    return bool(findings_in([layer]) or segmentations_in([layer])) or is_part(layer)
 
 
 def _pressed(preset: windowing.Preset) -> Callable[[Viewer], None]:

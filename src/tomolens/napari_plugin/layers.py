@@ -27,6 +27,7 @@ from tomolens.core.errors import FindingError, GeometryError, SegmentationError
 from tomolens.core.finding import Detection
 from tomolens.core.label_picture import OPACITY, colour_of
 from tomolens.core.picture import MARK_COLOUR, default_window
+from tomolens.core.reconstruction import Job
 from tomolens.core.segmentation import Segmentation
 from tomolens.core.volume import Volume
 
@@ -106,7 +107,7 @@ def labels(segmentation: Segmentation, scan: Image | None = None) -> LayerData:
     """
     from napari.utils.colormaps import DirectLabelColormap
 
-    run, grid = segmentation.run, _canonical(segmentation.grid)
+    run, grid = segmentation.run, canonical(segmentation.grid)
     colours: dict[int | None, Any] = dict.fromkeys((None, 0), (0.0, 0.0, 0.0, 0.0))
     colours |= {label: (*colour_of(label), 1.0) for label in segmentation.names}
     place = {"scale": grid.spacing_mm, "translate": _translate(grid)} if scan is None else _place_of(scan)
@@ -119,7 +120,7 @@ def labels(segmentation: Segmentation, scan: Image | None = None) -> LayerData:
         "features": _structures(segmentation),
         "metadata": {"segmentation": segmentation, "scan": scan and scan.metadata["volume"]},
     }
-    return _turned(segmentation.labels, segmentation.grid), attributes, "labels"
+    return turned(segmentation.labels, segmentation.grid), attributes, "labels"
 
 
 def _place_of(layer: Image) -> dict[str, Any]:
@@ -230,7 +231,7 @@ def segmentation_in(data: NDArray[Any], metadata: Mapping[str, Any], name: str) 
     segmentation = metadata.get("segmentation")
     if not isinstance(segmentation, Segmentation):
         raise SegmentationError(f"The layer '{name}' holds no segmentation of Tomolens: run Segment first.")
-    shown = _turned(segmentation.labels, segmentation.grid)
+    shown = turned(segmentation.labels, segmentation.grid)
     if not (_same_memory(data, shown) or np.array_equal(data, shown)):
         raise SegmentationError(
             f"The labels of the layer '{name}' are not those that were made: they were changed by hand. "
@@ -259,7 +260,7 @@ def middle_of(layer: Labels, label: int) -> tuple[float, float, float]:
     """A voxel in the middle of a segmented structure, in napari's world coordinates."""
     segmentation: Segmentation = layer.metadata["segmentation"]
     grid = segmentation.grid
-    shown = _canonical(grid).to_kji(grid.to_mm(segmentation.middle_kji(label)))
+    shown = canonical(grid).to_kji(grid.to_mm(segmentation.middle_kji(label)))
     z, y, x = (float(value) for value in layer.data_to_world(np.round(shown)))
     return z, y, x
 
@@ -297,22 +298,29 @@ def is_of(result: Detection | Segmentation, volume: Volume) -> bool:
     """Whether a result says that it was made of this volume, or of another copy of the same series.
 
     A volume without SeriesInstanceUID is taken for the same only where the result was read from a file and the grids
-    coincide: two volumes in memory may well share a grid.
+    coincide: two volumes in memory may well share a grid. A reconstruction of a scan is not that scan.
     """
     uid = volume.series.uid if volume.series else ""
     comparable = bool(uid) or result.volume is None
-    return comparable and result.run.series_uid == uid and result.grid.same_place(volume.grid)
+    same = result.run.series_uid == uid and _remade(result.run.history) == _remade(volume.history)
+    return comparable and same and result.grid.same_place(volume.grid)
+
+
+def _remade(history: tuple[str, ...]) -> list[str]:
+    """The steps of a history that made another image of the same scan."""
+    return [step for step in history if step.startswith(tuple(f"{job} by " for job in Job))]
 
 
 def is_in_patient_frame(grid: Grid) -> bool:
     """Whether the grid's axes are so parallel to the patient's that no voxel is drawn half a voxel off."""
-    shown = _canonical(grid)
+    shown = canonical(grid)
     corner = np.asarray(shown.shape) - 1
     drawn = _translate_of(shown) + corner * shown.spacing_mm
     return bool(np.abs(shown.to_mm(corner)[::-1] - drawn).max() <= min(shown.spacing_mm) / 2)
 
 
-def _canonical(grid: Grid) -> Grid:
+def canonical(grid: Grid) -> Grid:
+    """What `Volume.canonical` does, for a grid alone."""
     order, flips = grid.canonical_order
     grid = grid.permuted(order)
     for axis in np.flatnonzero(flips):
@@ -320,7 +328,7 @@ def _canonical(grid: Grid) -> Grid:
     return grid
 
 
-def _turned(voxels: NDArray[Any], grid: Grid) -> NDArray[Any]:
+def turned(voxels: NDArray[Any], grid: Grid) -> NDArray[Any]:
     """What `Volume.canonical` does, for bare voxels: a view, axes (superior, posterior, left)."""
     order, flips = grid.canonical_order
     return voxels.transpose(order)[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
@@ -338,7 +346,7 @@ def _translate(shown: Grid) -> tuple[float, float, float]:
 
 def _world(points_lps_mm: list[tuple[float, float, float]], grid: Grid, scan: Image | None) -> NDArray[np.float64]:
     """(n, 3) LPS points as napari world coordinates, through the index frame of the shown scan."""
-    shown = _canonical(grid)
+    shown = canonical(grid)
     indices = shown.to_kji(np.asarray(points_lps_mm, float).reshape(-1, 3))
     if scan is None:
         return np.asarray(indices * shown.spacing_mm + _translate(shown))

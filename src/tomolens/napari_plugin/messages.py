@@ -11,6 +11,7 @@ from napari.utils import progress as progress_bar
 from napari.utils.notifications import notification_manager, show_error, show_info
 
 from tomolens.core.errors import Cancelled, TomolensError
+from tomolens.core.reconstruction import GENERATIVE
 from tomolens.napari_plugin.hanging import hang
 
 if TYPE_CHECKING:
@@ -38,6 +39,27 @@ def tell(error: Exception) -> None:
 def say(message: str) -> None:
     """Show what the user should know of something that worked."""
     show_info(message)
+
+
+def accepts_invented(name: str) -> bool:
+    """Ask whether an image that a GAN made is to be saved; whoever has no window has accepted that by running it."""
+    from napari.qt import get_current_stylesheet
+    from qtpy.QtWidgets import QMessageBox
+
+    if viewer_at_hand() is None:
+        return True
+    box = QMessageBox(QMessageBox.Icon.Warning, "Save what a GAN made?", f"{name}\n\n{GENERATIVE}.")
+    box.setStyleSheet(get_current_stylesheet())
+    box.setInformativeText(
+        "What looks like anatomy or disease in it may not be in the patient, and what is there may be missing. "
+        "The file says so in its history, but not every program shows that. Save it all the same?"
+    )
+    save = box.addButton(QMessageBox.StandardButton.Save)
+    box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))
+    box.exec()
+    saved = box.clickedButton() is save
+    box.deleteLater()
+    return saved
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from tomolens.napari_plugin.choice_box import Choice, ChoiceBox
 from tomolens.napari_plugin.hanging import hang
 from tomolens.napari_plugin.messages import tell
 from tomolens.napari_plugin.model_shelf import ModelShelf
+from tomolens.napari_plugin.reconstruction_layers import is_map
 from tomolens.napari_plugin.run_panel import RunPanel
 
 if TYPE_CHECKING:
@@ -51,19 +52,23 @@ class ScanWidget(QWidget):
         self._viewer = napari_viewer
         self._models = ModelShelf(task)
         self.scan, self.model, self.device, self.panel = ChoiceBox(), ChoiceBox(), QComboBox(), RunPanel()
-        self.summary = QLabel()
+        self.summary, self._form = QLabel(), QFormLayout()
         hang(napari_viewer)
 
-    def _begin(self, wishes: Mapping[str, QWidget], shown: Sequence[QWidget]) -> None:
+    def _begin(
+        self, wishes: Mapping[str, QWidget], shown: Sequence[QWidget], first: Mapping[str, QWidget] | None = None
+    ) -> None:
         """Lay everything out, with a line for each wish and the result below, and follow the viewer's layers."""
         self.device.addItems([*DEVICES, *["openvino"] * (find_spec("openvino") is not None)])
         self.summary.setWordWrap(True)
         notice = QLabel(RESEARCH_USE)
         notice.setWordWrap(True)
-        form, layout = QFormLayout(), QVBoxLayout(self)
-        for name, widget in {"Scan": self.scan, "Model": self.model, "Device": self.device, **wishes}.items():
-            form.addRow(name, widget)
-        layout.addLayout(form)
+        layout = QVBoxLayout(self)
+        for name, widget in {**(first or {}), "Scan": self.scan, "Model": self.model, "Device": self.device}.items():
+            self._form.addRow(name, widget)
+        for name, widget in wishes.items():
+            self._form.addRow(name, widget)
+        layout.addLayout(self._form)
         for part in (self.panel, self.summary, *shown, notice):
             layout.addWidget(part)
         self._connect()
@@ -81,7 +86,7 @@ class ScanWidget(QWidget):
     # What can be chosen
 
     def _offer_scans(self, event: Any = None) -> None:
-        images = [layer for layer in reversed(self._viewer.layers) if isinstance(layer, Image)]
+        images = [layer for layer in reversed(self._viewer.layers) if isinstance(layer, Image) and not is_map(layer)]
         self.scan.set_choices(Choice(layer.name, layer, _not_a_scan(layer)) for layer in images)
         self._on_scan_chosen()
 

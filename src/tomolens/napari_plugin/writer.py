@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from tomolens.core.errors import OutputError, TomolensError
-from tomolens.napari_plugin import layers
+from tomolens.core.reconstruction import GENERATIVE
+from tomolens.napari_plugin import layers, messages
+from tomolens.napari_plugin.reconstruction_layers import saved_volume
 
 
 def write_volume_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Save an image layer with its exact place in the patient, as the suffix says (npe2's single layer writer).
+
+    Before what a GAN made is saved, also through a later step, the user is asked.
 
     Returns
     -------
@@ -21,12 +25,16 @@ def write_volume_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     Raises
     ------
     OutputError
-        If the layer does not know its place, the format cannot hold its grid, or the file cannot be written.
+        If the layer does not know its place, the format cannot hold its grid, the file cannot be written, or the user
+        does not want to save what a GAN made.
     """
     from tomolens.io.write import write_volume
 
+    name = attributes["name"]
     with _as_output_error():
-        volume = layers.volume_in(data, attributes["metadata"], attributes["name"])
+        volume = saved_volume(data, attributes["metadata"], name)
+        if any(GENERATIVE in step for step in volume.history) and not messages.accepts_invented(name):
+            raise OutputError(f"{name} was not saved.")
         return [str(write_volume(volume, path))]
 
 
