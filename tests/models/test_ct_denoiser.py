@@ -63,8 +63,8 @@ def test_most_of_the_noise_goes_and_the_mean_stays(kernel: str, tissue: tuple[sl
         plain(kernel).image[1][tissue],
         anatomy()[1][tissue],
     )
-    assert after.std() < {"smooth": 0.45, "sharp": 0.2}[kernel] * before.std()
-    assert after.mean() == pytest.approx(true.mean(), abs=2.5)
+    assert after.std() < {"smooth": 0.4, "sharp": 0.2}[kernel] * before.std()
+    assert after.mean() == pytest.approx(true.mean(), abs=3)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -84,7 +84,7 @@ def test_a_slice_that_is_turned_is_denoised_alike() -> None:
     volume = scan(anatomy(), "sharp")
     for turn in (lambda a: a[..., ::-1], lambda a: np.rot90(a, axes=(1, 2))):
         turned = made(volume.with_voxels(np.ascontiguousarray(turn(volume.voxels)), "turned")).image
-        assert (turned - turn(plain("sharp").image))[1].std() < 0.2 * STRENGTH_HU
+        assert (turned - turn(plain("sharp").image))[1].std() < 0.25 * STRENGTH_HU
 
 
 def test_most_errors_lie_within_twice_the_uncertainty() -> None:
