@@ -74,6 +74,11 @@ class Check:
     """One number about the input or the result, against what the model was trained or measured on.
 
     ``low`` and ``high`` bound what is in range; None where there is no bound on that side.
+
+    Raises
+    ------
+    OptionError
+        If there is no bound at all.
     """
 
     name: str
@@ -81,6 +86,10 @@ class Check:
     unit: str = ""
     low: float | None = None
     high: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.low is None and self.high is None:
+            raise OptionError(f"The check of {self.name} has no bound; it needs a least or a largest value.")
 
     @property
     def inside(self) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 
 from tomolens.core.errors import GeometryError, OutputError, ReadError
 from tomolens.core.grid import Grid
-from tomolens.core.kspace import KSpace
+from tomolens.core.kspace import NO_PLACE, KSpace
 from tomolens.io.atomic import whole_file
 from tomolens.io.bart_files import is_bart, read_bart
 from tomolens.io.raw_mr_files import is_raw_mr, read_raw_mr
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NPZ = ".npz"
-NO_PLACE = "its place in the patient is not known: rows and columns are the scanner's axes, not the patient's sides"
+_NO_PLACE = f"{NO_PLACE}: rows and columns are the scanner's axes, not the patient's sides"
 
 
 def read_kspace(path: Path | str) -> KSpace:
@@ -156,8 +156,8 @@ def _grid(content: Mapping[str, NDArray[Any]], shape: tuple[int, int, int]) -> t
         return Grid(shape, content["affine"], frame), ()
     if "spacing_mm" in content:
         k, j, i = (float(step) for step in content["spacing_mm"])
-        return Grid.from_axes(shape, (k, j, i), frame_of_reference=frame), (NO_PLACE,)
-    return Grid.from_axes(shape, frame_of_reference=frame), (f"{NO_PLACE}; its spacing is not known, 1 mm was taken",)
+        return Grid.from_axes(shape, (k, j, i), frame_of_reference=frame), (_NO_PLACE,)
+    return Grid.from_axes(shape, frame_of_reference=frame), (f"{_NO_PLACE}; its spacing is not known, 1 mm was taken",)
 
 
 def _is_npz(path: Path) -> bool:
