@@ -71,7 +71,7 @@ class Case:
 
 
 def report(shared: Path, quick: bool) -> None:
-    networks = [card.name for card in reconstruction_models(Job.DENOISING) if card.network != "none"]
+    networks = [card.name for card in reconstruction_models(Job.DENOISING) if card.network]
     methods: dict[str, Reconstructor] = {
         name: load_reconstructor(name, device="cpu") for name in ("nlm", "tv", *networks)
     }

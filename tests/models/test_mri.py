@@ -14,9 +14,10 @@ from tomolens.core.progress import Step
 from tomolens.core.reconstruction import Job, ReconstructOptions
 from tomolens.core.volume import Unit, Volume
 from tomolens.models.inference import Backend
-from tomolens.models.mri import BASELINE, CLASSICAL, MriReconstructor, Unrolled, VarNet
+from tomolens.models.mri import CLASSICAL, MriReconstructor, Unrolled, VarNet
 from tomolens.models.mri_checks import spared
 from tomolens.models.networks import build
+from tomolens.models.reconstructor import baseline_of
 from tomolens.physics.masks import MaskKind, fully_sampled_centre, sampling_mask
 from tomolens.physics.undersampling import simulated_kspace
 from tomolens.pipelines.reconstruct import reconstruct
@@ -71,7 +72,7 @@ def test_a_classical_method_makes_each_slice_in_its_place_and_unit(name):
 @pytest.mark.parametrize("kind", MaskKind)
 def test_the_baseline_beats_conjugate_gradients_and_those_beat_zeros(kind):
     errors = [error(reconstruct(measured(3, kind), CLASSICAL[name].load()).volume.voxels) for name in CLASSICAL]
-    assert next(iter(CLASSICAL)) == BASELINE
+    assert next(iter(CLASSICAL)) == baseline_of(Job.MRI)
     assert errors == sorted(errors)
 
 
@@ -84,7 +85,7 @@ def test_the_history_begins_with_the_simulation_and_ends_with_the_model():
 
 def test_an_untrained_network_answers_with_uncertainty_checks_and_a_reference():
     kspace = measured()
-    made = reconstruct(kspace, untrained(), baseline=CLASSICAL[BASELINE].load())
+    made = reconstruct(kspace, untrained(), baseline=CLASSICAL[baseline_of(Job.MRI)].load())
     assert {check.name for check in made.checks} == set(RANGES)
     assert made.uncertainty is not None
     assert (made.uncertainty > 0).all()
@@ -138,7 +139,7 @@ def test_known_sensitivities_are_used():
 
 def test_a_single_coil_is_reconstructed_too():
     kspace = simulated_kspace(head(), 1, 1.5, MaskKind.RANDOM, 0.01, seed=3)
-    assert error(reconstruct(kspace, CLASSICAL[BASELINE].load()).volume.voxels) < 90
+    assert error(reconstruct(kspace, CLASSICAL[baseline_of(Job.MRI)].load()).volume.voxels) < 90
 
 
 def test_an_image_is_refused_by_the_model_too():

@@ -12,18 +12,22 @@ from tomolens.core.grid import Grid
 from tomolens.core.progress import silent
 from tomolens.core.reconstruction import Job, ReconstructOptions
 from tomolens.core.volume import Unit, Volume
+from tomolens.models.classical import METHODS, THICK_SLICES
 from tomolens.models.inference import Backend
 from tomolens.models.networks import build
 from tomolens.models.reconstructor import baseline_of, reconstruction_models
 from tomolens.models.slice_network import offsets_of
-from tomolens.models.super_resolution import BASELINE, CLASSICAL, INPUT, ThinSlices, classical_card, noise_share
+from tomolens.models.super_resolution import CLASSICAL, ThinSlices, noise_share
 from tomolens.phantoms.markers import marked_volume
 from tomolens.physics.slices import averaged, thick
 from tomolens.pipelines.reconstruct import reconstruct
 
 CPU = Backend(torch.device("cpu"), torch.float32)
+BASELINE = baseline_of(Job.SUPER_RESOLUTION)
 CARD = replace(
-    classical_card("random-slices", "Untrained."),
+    METHODS[Job.SUPER_RESOLUTION][BASELINE],
+    name="random-slices",
+    summary="Untrained.",
     ranges={"factor": (2, 4), "thick_mm": (2.0, 6.0), "noise_percent": (0.0, 50.0)},
 )
 
@@ -69,7 +73,7 @@ def test_an_untrained_network_gives_what_its_baseline_gives():
 
 
 def test_the_baseline_is_named_and_the_classical_methods_are_listed_after_the_networks():
-    assert baseline_of(Job.SUPER_RESOLUTION) == BASELINE
+    assert BASELINE == "cubic-backprojected"
     assert [card.name for card in reconstruction_models(Job.SUPER_RESOLUTION)][-2:] == [BASELINE, "cubic"]
 
 
@@ -184,10 +188,10 @@ def test_the_noise_is_told_as_a_share_of_the_contrast():
 
 
 def test_ct_in_hu_and_mr_of_any_unit_are_taken_and_others_are_not():
-    assert INPUT.modalities == ("CT", "MR")
-    assert not INPUT.refusals(slab())
-    assert not INPUT.refusals(slab(unit=Unit.ARBITRARY))
-    assert INPUT.refusals(replace(slab(), modality="PT"))
+    assert THICK_SLICES.modalities == ("CT", "MR")
+    assert not THICK_SLICES.refusals(slab())
+    assert not THICK_SLICES.refusals(slab(unit=Unit.ARBITRARY))
+    assert THICK_SLICES.refusals(replace(slab(), modality="PT"))
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 5])

@@ -9,13 +9,15 @@ from scipy import ndimage
 
 from tomolens.core.grid import Grid
 from tomolens.core.progress import silent
-from tomolens.core.reconstruction import ReconstructOptions
+from tomolens.core.reconstruction import Job, ReconstructOptions
 from tomolens.core.volume import Unit, Volume
 from tomolens.models.inference import Backend
+from tomolens.models.reconstructor import baseline_of
 from tomolens.models.registry import find_bundle
-from tomolens.models.super_resolution import BASELINE, CLASSICAL, ThinSlices, reconstructor_of
+from tomolens.models.super_resolution import CLASSICAL, ThinSlices, reconstructor_of
 from tomolens.physics.slices import thick
 
+BASELINE = baseline_of(Job.SUPER_RESOLUTION)
 NAME = "thin-slices"
 SHAPE = (60, 40, 44)
 

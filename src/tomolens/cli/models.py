@@ -115,9 +115,9 @@ def _groups(models_folder: Path | None) -> dict[str, list[ModelCard]]:
 
 
 def _methods(job: Job) -> dict[str, ModelCard]:
-    from tomolens.models.reconstructor import classical_methods
+    from tomolens.models.reconstructor import classical_cards
 
-    return {name: method.card for name, method in classical_methods(job).items()}
+    return dict(classical_cards(job))
 
 
 @models_app.command(short_help="Remove an imported model.")

@@ -139,6 +139,6 @@ def _found(job: Job, name: str | None) -> _Model:
 
 
 def _classical(job: Job) -> dict[str, ModelCard]:
-    from tomolens.models.reconstructor import classical_methods  # torch
+    from tomolens.models.reconstructor import classical_cards
 
-    return {name: method.card for name, method in classical_methods(job).items()}
+    return dict(classical_cards(job))

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from tomolens.core.card import InputContract, ModelCard
 from tomolens.core.errors import ContractError, OutOfMemory
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.core.reconstruction import Check, Job, Made, ReconstructOptions
-from tomolens.core.volume import Unit, Volume
+from tomolens.core.volume import Volume
+from tomolens.models.classical import METHODS, Classical
 from tomolens.models.inference import Backend, finite, until_it_fits
 from tomolens.models.manifest import Manifest
-from tomolens.models.reconstructor import Classical
 from tomolens.models.slice_denoiser import DEEPEST_STRIDE, SLICES
 from tomolens.models.weights import filled
 from tomolens.models.windowed import on_device
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from tomolens.core.card import ModelCard
     from tomolens.core.kspace import KSpace
     from tomolens.models.registry import Bundle
 
@@ -277,25 +277,8 @@ def reconstructor_of(bundle: Bundle, backend: Backend) -> SliceReconstructor:
     return SliceReconstructor(*filled(bundle), backend)
 
 
-def _classical(name: str, summary: str, method: Method) -> Classical:
-    card = ModelCard(
-        name=name,
-        version="1",
-        task=Job.DENOISING,
-        summary=summary,
-        intended_use="A baseline that networks are compared with.",
-        trained_on="Nothing; its one number was chosen on simulated low-dose CT.",
-        licence="Apache-2.0",
-        input=InputContract("CT", Unit.HU, max_spacing_mm=10.0, min_extent_mm=0.1),
-        default_min_score=0.0,
-        network="none",
-    )
-    return Classical(card, partial(ClassicalDenoiser, card, method))
-
-
-CLASSICAL: Mapping[str, Any] = {
-    "nlm": _classical("nlm", "Non-local means, told the noise of each place.", denoise.nlm),
-    "tv": _classical("tv", "Total variation, told the noise of each place.", denoise.tv),
-    "bm3d": _classical("bm3d", "BM3D, told the noise of each place; an extra for non-commercial use.", denoise.bm3d),
+_METHODS: Mapping[str, Method] = {"nlm": denoise.nlm, "tv": denoise.tv, "bm3d": denoise.bm3d}
+CLASSICAL = {
+    name: Classical(card, partial(ClassicalDenoiser, card, _METHODS[name]))
+    for name, card in METHODS[Job.DENOISING].items()
 }
-BASELINE = "nlm"

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
-from tomolens.core.card import InputContract, ModelCard
 from tomolens.core.errors import ContractError, OptionError, OutOfMemory
 from tomolens.core.kspace import KSpace
 from tomolens.core.progress import Progress, Step
 from tomolens.core.reconstruction import Job, Made, ReconstructOptions
-from tomolens.core.volume import Unit, Volume
+from tomolens.models.classical import METHODS, Classical
 from tomolens.models.inference import Backend, until_it_fits
 from tomolens.models.manifest import Manifest
 from tomolens.models.mri_checks import checks_of, held_out_misfit, measurement
 from tomolens.models.mri_tensors import tensors_of
-from tomolens.models.reconstructor import Classical
 from tomolens.models.varnet import magnitude
 from tomolens.models.weights import filled
 from tomolens.physics.sense import MOST_COILS, Measured, tuned_cg, tuned_tv, zero_filled
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from tomolens.core.card import ModelCard
+    from tomolens.core.volume import Volume
     from tomolens.models.registry import Bundle
 
-BASELINE = "tv-sense"
 STAGE = "reconstruct"
 _HELD_OUT_SLICES = 3
 """Slices in which the method is asked to foretell lines that it was not shown."""
@@ -262,30 +262,14 @@ def reconstructor_of(bundle: Bundle, backend: Backend) -> MriReconstructor:
     return MriReconstructor(card, kind(network, backend), digest, backend)
 
 
-def _classical(name: str, summary: str, method: Method) -> Classical:
-    card = ModelCard(
-        name=name,
-        version="1",
-        task=Job.MRI,
-        summary=summary,
-        intended_use="Research; the plain answer that a network is compared with. Not a medical device.",
-        trained_on="Nothing; its weights were tuned on the training images of the networks.",
-        licence="Apache-2.0",
-        input=InputContract("MR", Unit.ARBITRARY, max_spacing_mm=50.0, min_extent_mm=0.0),
-        default_min_score=0.0,
-        network="",
-        ranges={} if name == "zero-filled" else _RANGES,
-    )
-    backend = Backend(torch.device("cpu"), torch.float32)
-    return Classical(card, lambda: MriReconstructor(card, method, "", backend))
+def _by_hand(card: ModelCard) -> MriReconstructor:
+    """A method without training, on the CPU."""
+    return MriReconstructor(card, _METHODS[card.name], "", Backend(torch.device("cpu"), torch.float32))
 
 
-_RANGES = {"acceleration": (1.0, 9.0), "centre": (8.0, 4096.0)}
-"""Of the classical methods: what their weights were tuned on, and what the coils can be told from."""
-CLASSICAL = {
-    "tv-sense": _classical(
-        "tv-sense", "SENSE with total variation (FISTA): keeps edges, may look like patches.", ByHand(tuned_tv)
-    ),
-    "cg-sense": _classical("cg-sense", "SENSE with conjugate gradients: no prior but few steps.", ByHand(tuned_cg)),
-    "zero-filled": _classical("zero-filled", "The measurement as it is, zeros where there is none.", ZerosFilled()),
+_METHODS: Mapping[str, Method] = {
+    "tv-sense": ByHand(tuned_tv),
+    "cg-sense": ByHand(tuned_cg),
+    "zero-filled": ZerosFilled(),
 }
+CLASSICAL = {name: Classical(card, partial(_by_hand, card)) for name, card in METHODS[Job.MRI].items()}

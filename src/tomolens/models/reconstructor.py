@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tomolens.core.errors import ModelError
 from tomolens.core.reconstruction import Job
-from tomolens.models.inference import Backend
+from tomolens.models.classical import METHODS
 from tomolens.models.registry import find_bundle, list_models
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from tomolens.models.registry import Bundle
 
 _HOMES = {Job.DENOISING: "denoising", Job.MRI: "mri", Job.SUPER_RESOLUTION: "super_resolution"}
-"""Modules of this package, each with `CLASSICAL`, `BASELINE` and ``reconstructor_of(bundle, backend)``."""
+"""Modules of this package, each with `CLASSICAL` and ``reconstructor_of(bundle, backend)``; they load torch."""
 
 
 class Reconstructor(Protocol):
@@ -36,30 +35,20 @@ class Reconstructor(Protocol):
         """Make an image of the source, at full strength."""
 
 
-@dataclass(frozen=True)
-class Classical:
-    """A method without training: its card, and what makes a reconstructor of it."""
-
-    card: ModelCard
-    load: Callable[[], Reconstructor]
-
-
-def classical_methods(job: Job) -> Mapping[str, Classical]:
-    """The methods without training for a job, by name."""
-    methods: Mapping[str, Classical] = _home(job).CLASSICAL
-    return methods
+def classical_cards(job: Job) -> Mapping[str, ModelCard]:
+    """The methods without training for a job, by name; torch is not loaded."""
+    return METHODS[job]
 
 
 def baseline_of(job: Job) -> str:
     """The name of the classical method that a job's networks are compared with."""
-    name: str = _home(job).BASELINE
-    return name
+    return next(iter(METHODS[job]))
 
 
 def reconstruction_models(job: Job) -> tuple[ModelCard, ...]:
     """The cards of all that does a job: networks that are no GAN first, then GANs, then classical methods."""
     networks = sorted((card for card in list_models() if card.task == job), key=lambda card: card.generative)
-    return (*networks, *(method.card for method in classical_methods(job).values()))
+    return (*networks, *METHODS[job].values())
 
 
 def load_reconstructor(name: str | Path, *, device: str = "auto") -> Reconstructor:
@@ -80,16 +69,19 @@ def load_reconstructor(name: str | Path, *, device: str = "auto") -> Reconstruct
         If the device is unknown or not in this machine.
     """
     for job in Job:
-        if str(name) in classical_methods(job):
-            return classical_methods(job)[str(name)].load()
+        if str(name) in METHODS[job]:
+            method: Reconstructor = _home(job).CLASSICAL[str(name)].load()
+            return method
     bundle = find_bundle(name)
     if bundle.card.task not in set(Job):
         raise ModelError(f"{bundle.card.name} does {bundle.card.task}; a model for {', '.join(Job)} is needed.")
-    return _of(bundle, Backend.choose(device))
+    return _of(bundle, device)
 
 
-def _of(bundle: Bundle, backend: Backend) -> Reconstructor:
-    made: Reconstructor = _home(Job(bundle.card.task)).reconstructor_of(bundle, backend)
+def _of(bundle: Bundle, device: str) -> Reconstructor:
+    from tomolens.models.inference import Backend  # torch: seconds, and not needed to list what there is
+
+    made: Reconstructor = _home(Job(bundle.card.task)).reconstructor_of(bundle, Backend.choose(device))
     return made
 
 

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tomolens.core.card import InputContract, ModelCard
 from tomolens.core.errors import ContractError, OptionError, OutOfMemory
 from tomolens.core.progress import Progress, Step
 from tomolens.core.reconstruction import Check, Job, Made, ReconstructOptions
 from tomolens.core.volume import Volume
+from tomolens.models.classical import METHODS, Classical
 from tomolens.models.inference import Backend, finite, until_it_fits
 from tomolens.models.manifest import Manifest
-from tomolens.models.reconstructor import Classical
 from tomolens.models.slice_network import setting_of
 from tomolens.models.weights import filled
 from tomolens.models.windowed import on_device
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from tomolens.core.card import ModelCard
     from tomolens.core.grid import Grid
     from tomolens.core.kspace import KSpace
     from tomolens.core.run import Run
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     Image = NDArray[np.float32]
 
 STAGE = "make thin slices"
-BASELINE = "cubic-backprojected"
-INPUT = InputContract("CT or MR", None, max_spacing_mm=12.0, min_extent_mm=10.0)
-"""What every method takes."""
 LARGEST_RESIDUAL_PERCENT = 0.1
 _AT_ONCE = 8_000_000
 """Thin voxels that are interpolated at once."""
@@ -50,22 +47,6 @@ _BATCH_VALUES = 64_000_000
 _MAPS = 8
 """Maps of full width that the network holds at once."""
 _NOISE_SLICES = 16
-
-
-def classical_card(name: str, summary: str) -> ModelCard:
-    """The card of a method without training."""
-    return ModelCard(
-        name=name,
-        version="1",
-        task=Job.SUPER_RESOLUTION,
-        summary=summary,
-        intended_use="Reading thick slices in other planes. No structure between two slices is found that way.",
-        trained_on="Nothing.",
-        licence="Apache-2.0",
-        input=INPUT,
-        default_min_score=0.0,
-        network="",
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -370,14 +351,7 @@ def _run(
     return manifest.run(card, digest, volumes, Backend(backend.device, torch.float32), [told, *notes])
 
 
-def _classical(name: str, summary: str, keeps: bool) -> Classical:
-    card = classical_card(name, summary)
-    return Classical(card, partial(Interpolation, card, keeps))
-
-
 CLASSICAL = {
-    "cubic-backprojected": _classical(
-        "cubic-backprojected", "The cubic spline, back-projected until its means are the measured slices.", True
-    ),
-    "cubic": _classical("cubic", "The cubic spline through the thick slices; it does not keep them.", False),
+    name: Classical(card, partial(Interpolation, card, name == "cubic-backprojected"))
+    for name, card in METHODS[Job.SUPER_RESOLUTION].items()
 }
