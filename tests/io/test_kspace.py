@@ -65,9 +65,7 @@ def test_the_sample_of_the_project_is_read_with_its_slices_and_coils_in_their_pl
     assert "not known" in read.history[0]
 
 
-@pytest.mark.parametrize(
-    "change", ["no kspace", "real", "three axes", "mask", "maps", "affine", "NaN"]
-)
+@pytest.mark.parametrize("change", ["no kspace", "real", "three axes", "mask", "maps", "affine", "NaN"])
 def test_an_archive_that_is_not_as_documented_is_refused_with_its_name(tmp_path, change):
     content = {"kspace": measurement().data, "acquired": mask()}
     content |= {
