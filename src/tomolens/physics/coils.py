@@ -20,6 +20,9 @@ _LEAST_FOR_ESPIRIT = 10
 _COARSE = 48
 """Maps are found on a grid of this many points a side, on which a kernel of five places is smooth, and interpolated."""
 _SQUARINGS = 6
+_DOUBTED, _TRUSTED = 0.9, 0.98
+"""Shares of the low-resolution images' energy: explained up to this much the eigenvector is not believed, from there it
+is alone."""
 
 
 def compression(centre: NDArray[np.complex64], most: int) -> NDArray[np.complex64]:
@@ -71,22 +74,32 @@ def low_resolution(centre: NDArray[np.complex64], shape: tuple[int, int]) -> NDA
 def espirit(centre: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
     """Sensitivities by ESPIRiT: at each place the eigenvector to eigenvalue 1 of the calibration's row space.
 
-    Uecker et al., Magn Reson Med 2014; 71:990-1001, doi:10.1002/mrm.24751. One set of maps; none is cut off where the
-    eigenvalue is low, so that no tissue can be lost.
+    Uecker et al., Magn Reson Med 2014; 71:990-1001, doi:10.1002/mrm.24751. One set of maps. Where they do not explain
+    the coils' low-resolution images, as at an edge of the field of view up to which the object reaches, those images
+    say more; none is cut off, so that no tissue can be lost.
     """
     kernels = _row_space(centre)
     coarse = (min(_COARSE, shape[0]), min(_COARSE, shape[1]))
     seen = to_images(_padded(kernels, coarse)).transpose(2, 3, 1, 0)
-    power = seen @ seen.conj().swapaxes(-1, -2)
+    maps = _strongest(seen @ seen.conj().swapaxes(-1, -2))
+    first = maps[:1]
+    maps = maps * (first.conj() / (np.abs(first) + np.float32(1e-20)))
+    rows, columns = (_interpolation(n, c) for n, c in zip(shape, coarse, strict=True))
+    fine, plain = _unit(rows @ maps @ columns.T), low_resolution(centre, shape)
+    explained = np.abs((fine.conj() * plain).sum(axis=0)) ** 2
+    trusted = np.clip((explained - _DOUBTED) / (_TRUSTED - _DOUBTED), 0, 1).astype(np.float32)
+    plain *= np.exp(-1j * np.angle(plain[:1]))
+    return _unit(trusted * fine + (1 - trusted) * plain)
+
+
+def _strongest(space: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """(coil, row, column): the eigenvector to the largest eigenvalue, by squaring (row, column, coil, coil)."""
+    power = space
     for _ in range(_SQUARINGS):
         power = power @ power
         power /= np.abs(power).max(axis=(-2, -1), keepdims=True) + np.float32(1e-30)
     strongest = np.argmax(np.abs(np.diagonal(power, axis1=-2, axis2=-1)), axis=-1)
-    maps = np.take_along_axis(power, strongest[..., None, None], axis=-1)[..., 0].transpose(2, 0, 1)
-    first = maps[:1]
-    maps = _unit(maps * (first.conj() / (np.abs(first) + np.float32(1e-20))))
-    rows, columns = (_interpolation(n, c) for n, c in zip(shape, coarse, strict=True))
-    return _unit(rows @ maps @ columns.T)
+    return _unit(np.take_along_axis(power, strongest[..., None, None], axis=-1)[..., 0].transpose(2, 0, 1))
 
 
 def _row_space(centre: NDArray[np.complex64]) -> NDArray[np.complex64]:
