@@ -183,6 +183,32 @@ def test_kspace_files_become_images_and_images_are_not_taken_for_kspace(reconstr
     assert (folder / "reference.nii.gz").exists()
 
 
+def test_the_page_names_no_side_of_the_patient_where_a_file_does_not_say_where_it_was_measured(
+    reconstruct, tmp_path, out
+):
+    placed = measurement(tmp_path)
+    reconstruct(placed, job="mri-reconstruction")
+    assert "the patient's right on the left" in (out / "index.html").read_text(encoding="utf-8")
+    with np.load(placed) as archive:
+        np.savez(placed, kspace=archive["kspace"], acquired=archive["acquired"])
+    reconstruct(placed, job="mri-reconstruction")
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "which side of the patient is on the left is not known" in page
+    assert "right on the left" not in page
+    assert "coronal" not in page
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("text.npz", "not a readable NumPy archive"), ("other.npz", "an archive without 'kspace'")]
+)
+def test_a_file_that_is_named_and_is_no_kspace_says_what_is_wrong_with_it(reconstruct, tmp_path, out, name, told):
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    (tmp_path / "text.npz").write_text("no archive")
+    assert reconstruct(tmp_path / name, job="mri-reconstruction").exit_code == 1
+    (row,) = rows(out).values()
+    assert (row["status"], told in row["message"], name in row["message"]) == ("failed", True, True)
+
+
 def test_other_commands_and_jobs_do_not_take_kspace_for_an_image(tomolens, reconstruct, tmp_path):
     measurement(tmp_path / "raw")
     assert reconstruct(tmp_path / "raw").exit_code == 1

@@ -11,7 +11,7 @@ from tests.napari_plugin.scans import scan
 from tomolens.napari_plugin import layers
 from tomolens.napari_plugin.compare_panel import KEY, ComparePanel
 from tomolens.napari_plugin.comparison import Mode
-from tomolens.napari_plugin.lazy_arrays import Swiped
+from tomolens.napari_plugin.lazy_arrays import Blended, Swiped
 from tomolens.napari_plugin.orientation import show_plane
 
 pytestmark = pytest.mark.gui
@@ -107,6 +107,25 @@ def test_a_swipe_shows_the_input_on_the_left_of_the_screen_in_every_plane(viewer
     np.testing.assert_allclose(swipe.data_to_world((1, 2, 3)), after.data_to_world((1, 2, 3)))
     after.contrast_limits = (0, 77)
     assert swipe.contrast_limits == [0, 77]
+
+
+def test_a_swipe_follows_a_result_that_is_shown_at_another_strength(viewer, pair, panel, qtbot):
+    before, after = pair
+    click(panel, qtbot, Mode.SWIPE)
+    panel.slider.setValue(panel.slider.maximum() // 4)
+    swipe = viewer.layers[-1]
+    line = swipe.data.first
+    after.data = before.data // 3
+    np.testing.assert_array_equal(np.asarray(swipe.data)[..., line:], after.data[..., line:])
+    np.testing.assert_array_equal(np.asarray(swipe.data)[..., :line], before.data[..., :line])
+    blended = Blended(before.data, after.data)
+    after.data = blended
+    drawn = []
+    swipe.events.set_data.connect(lambda _event: drawn.append(True))
+    blended.share = 0.5
+    after.refresh()
+    assert drawn
+    np.testing.assert_allclose(np.asarray(swipe.data)[..., line:], np.asarray(after.data)[..., line:], atol=1)
 
 
 @pytest.mark.parametrize("mode", [Mode.FLIP, Mode.SIDE, Mode.SWIPE])

@@ -81,6 +81,15 @@ def test_the_numbers_follow_a_region_that_is_moved(viewer, shown, panel, qtbot):
     assert rows(panel) != before
 
 
+def test_shapes_that_are_no_longer_measured_in_are_no_longer_listened_to(viewer, shown, panel, qtbot):
+    panel.add_button.click()
+    first = viewer.layers[region_layer.NAME]
+    viewer.add_shapes(None, ndim=3, name="others")
+    panel._timer.stop()
+    first.add_rectangles(first.data[0] + (0, 3, 3))
+    assert not panel._timer.isActive()
+
+
 def test_two_regions_on_either_side_of_the_step_have_its_contrast_by_its_noise(viewer, shown, panel, qtbot):
     panel.add_button.click()
     assert "add a second region" in panel.contrast.text() or measured(panel, qtbot)

@@ -9,6 +9,7 @@ import pytest
 from napari.layers import Layer
 
 from tests.napari_plugin.scans import ACQUIRED, scan
+from tomolens.core.kspace import NO_PLACE
 from tomolens.napari_plugin import layers
 from tomolens.napari_plugin.hanging import hang
 from tomolens.napari_plugin.orientation import PLANES, letters_of, show_plane
@@ -137,6 +138,15 @@ def test_an_oblique_3d_view_names_the_sides_that_an_edge_lies_between(viewer):
     letters = letters_of(viewer)
     assert {len(letters.left), len(letters.right)} == {2}
     assert {letters.top, letters.bottom} == {"A", "P"}
+
+
+def test_an_image_whose_place_in_the_patient_is_not_known_has_no_letters(viewer):
+    image = show(viewer, scan())
+    known = scan()
+    image.metadata["volume"] = known.with_voxels(known.voxels, f"{NO_PLACE}: rows and columns are the scanner's axes")
+    assert letters_of(viewer) is None
+    image.metadata["volume"] = known
+    assert letters_of(viewer) is not None
 
 
 def test_no_letter_is_better_than_a_wrong_one(viewer):

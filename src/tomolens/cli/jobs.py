@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tomolens.core.series import PassedOver, Series
 from tomolens.io.dicom_series import find_series
 from tomolens.io.image_files import IMAGE_SUFFIXES, image_suffix
-from tomolens.io.kspace import is_kspace
+from tomolens.io.kspace import KSPACE_SUFFIXES, is_kspace
 from tomolens.reports.results import About
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def find_jobs(root: Path, progress: Progress, *, kspace: bool = False) -> Found:
     """
     if root.is_file() and _is_image(root):
         return Found((_image_job(root),), ())
-    if kspace and is_kspace(root):
+    if kspace and root.is_file() and root.suffix.lower() in KSPACE_SUFFIXES:  # reading it tells what is wrong with it
         return Found((_kspace_job(root),), ())
     scan = find_series(root, progress=progress)
     images = [p.path for p in scan.passed_over if _is_image(p.path)]

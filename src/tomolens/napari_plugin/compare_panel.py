@@ -52,7 +52,7 @@ class ComparePanel(QWidget):
         button.clicked.connect(partial(self._on_pressed, mode))
         return button
 
-    def _on_pressed(self, mode: Mode, _checked: bool) -> None:
+    def _on_pressed(self, mode: Mode, _checked: bool = False) -> None:
         if mode is Mode.FLIP:
             self.comparison.flip()
         else:

@@ -134,6 +134,19 @@ class Comparison:
         self._viewer.layers.link_layers([after, self._swipe], LINKED)
         self._name(self._swipe)
         self._divide()
+        for layer in (before, after):
+            layer.events.data.connect(self._renew)
+            layer.events.set_data.connect(self._redraw)
+
+    def _renew(self, event: Any = None) -> None:
+        """Swipe what the two show now: the result may be shown at another strength."""
+        if self._swipe is not None and self._pair is not None:
+            self._swipe.data = Swiped(*(layer.data for layer in self._pair))
+            self._divide()
+
+    def _redraw(self, event: Any = None) -> None:
+        if self._swipe is not None:
+            self._swipe.refresh()
 
     def _divide(self, event: Any = None) -> None:
         if self._swipe is not None:
@@ -154,6 +167,9 @@ class Comparison:
     def _restore(self) -> None:
         looks, swipe = self._looks, self._swipe
         self._looks = self._swipe = None
+        for layer in self._pair or ():
+            layer.events.data.disconnect(self._renew)
+            layer.events.set_data.disconnect(self._redraw)
         if swipe is not None and swipe in self._viewer.layers:
             self._viewer.layers.remove(swipe)
         if looks is None:

@@ -78,7 +78,8 @@ class MeasurePanel(QWidget):
         shapes = region_layer.shapes_layer(self._viewer)
         if shapes is not self._followed:
             if self._followed is not None:
-                self._followed.events.disconnect(self._later)
+                for changed in (self._followed.events.data, self._followed.events.set_data):
+                    changed.disconnect(self._later)
             self._followed = shapes
             if shapes is not None:
                 for changed in (shapes.events.data, shapes.events.set_data):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomolens.core.hanging import OPPOSITE, Letters
+from tomolens.core.kspace import NO_PLACE
 from tomolens.napari_plugin.layers import AXIS_LETTERS, scans
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ def sides_of(layer: Image) -> tuple[str, str, str]:
 
 
 def letters_of(viewer: Viewer) -> Letters | None:
-    """The letters at the edges of the view; None where no scan is visible or the visible ones disagree."""
-    sides = {sides_of(layer) for layer in scans(viewer.layers) if layer.visible}
-    if len(sides) != 1:
+    """The letters at the edges of the view; None where no scan is visible, they disagree, or one's sides are unknown."""
+    visible = [layer for layer in scans(viewer.layers) if layer.visible]
+    sides = {sides_of(layer) for layer in visible}
+    if len(sides) != 1 or any(NO_PLACE in step for layer in visible for step in layer.metadata["volume"].history):
         return None
     down, right = _edges_3d(viewer) if viewer.dims.ndisplay == 3 else _edges_2d(viewer)
     (named,) = sides
