@@ -96,8 +96,11 @@ class FakeModels:
         monkeypatch.setattr("tomolens.cli.tasks.find_second_stage", self.find_second_stage)
         monkeypatch.setattr("tomolens.cli.reconstructing.find_bundle", self.find_network)
         cards = [network.card for network in self.networks.values()]
-        monkeypatch.setattr("tomolens.cli.reconstructing.list_models", lambda: cards)
-        monkeypatch.setattr("tomolens.cli.reconstructing._classical", self.classical)
+        monkeypatch.setattr(
+            "tomolens.cli.reconstructing.reconstruction_models",
+            lambda job: (*[card for card in cards if card.task == job], *self.classical(job).values()),
+        )
+        monkeypatch.setattr("tomolens.cli.reconstructing.classical_cards", self.classical)
         loader = SimpleNamespace(load_reconstructor=self.load_reconstructor)
         monkeypatch.setitem(sys.modules, "tomolens.models.reconstructor", loader)
         for kind in ("detector", "segmenter"):

@@ -20,20 +20,19 @@ GAN = replace(FAKE_DENOISING_CARD, name="ct-gan", generative=True)
 METHOD = replace(FAKE_DENOISING_CARD, name="tv", licence="BSD-3-Clause", trained_on="Nothing: no training.")
 
 
-def _methods(job):
-    return {"tv": METHOD} if job == Job.DENOISING else {}
+NONE: dict[Job, dict] = {job: {} for job in Job}
 
 
 @pytest.fixture(autouse=True)
 def _two_models(monkeypatch):
     monkeypatch.setattr("tomolens.models.registry.list_models", lambda folder=None: (CARD, FAKE_CARD))
-    monkeypatch.setattr("tomolens.cli.models._methods", lambda job: {})
+    monkeypatch.setattr("tomolens.models.reconstructor.METHODS", NONE)
 
 
 @pytest.fixture
 def _models_that_reconstruct(monkeypatch):
     monkeypatch.setattr("tomolens.models.registry.list_models", lambda folder=None: (GAN, CARD, NETWORK))
-    monkeypatch.setattr("tomolens.cli.models._methods", _methods)
+    monkeypatch.setattr("tomolens.models.reconstructor.METHODS", NONE | {Job.DENOISING: {"tv": METHOD}})
 
 
 def test_each_model_is_shown_with_what_it_takes_its_licence_and_its_figures(tomolens):
@@ -61,14 +60,14 @@ def test_the_json_holds_the_whole_card(tomolens):
 
 
 @pytest.mark.usefixtures("_models_that_reconstruct")
-def test_what_reconstructs_stands_by_its_job_networks_first_and_methods_without_training_last(tomolens):
+def test_what_reconstructs_stands_by_its_job_the_default_first_and_gans_last(tomolens):
     told = tomolens("models").stdout
-    order = ["lung-nodule-centernet", "tomolens reconstruct --job ct-denoising", "ct-unet 0", "ct-gan 0", "tv 0"]
+    order = ["lung-nodule-centernet", "tomolens reconstruct --job ct-denoising", "ct-unet 0", "tv 0", "ct-gan 0"]
     places = [told.index(name) for name in order]
     assert places == sorted(places)
     assert GENERATIVE in told
     assert "BSD-3-Clause" in told
-    assert [card["name"] for card in json.loads(tomolens("models", "--json").stdout)][1:] == ["ct-unet", "ct-gan", "tv"]
+    assert [card["name"] for card in json.loads(tomolens("models", "--json").stdout)][1:] == ["ct-unet", "tv", "ct-gan"]
 
 
 @pytest.mark.usefixtures("_models_that_reconstruct")

@@ -12,6 +12,7 @@ from tomolens.core.card import Calibration
 from tomolens.core.errors import ModelError
 from tomolens.models.classifier import load_classifier
 from tomolens.models.detector import load_detector, peaks_of
+from tomolens.models.reconstructor import load_reconstructor
 from tomolens.models.registry import BUNDLES, Bundle, find_bundle, list_models
 
 
@@ -110,7 +111,9 @@ def test_every_shipped_model_is_whole_and_small(folder: Path) -> None:
     assert "Apache License" in (folder / "LICENSE").read_text()
     readme = (folder / "docs" / "README.md").read_text()
     assert all(str(value) in readme for value in bundle.card.figures.values())
-    load = {"detection": load_detector, "nodule classification": load_classifier}[bundle.card.task]
+    load = {"detection": load_detector, "nodule classification": load_classifier}.get(
+        bundle.card.task, load_reconstructor
+    )
     assert load(bundle.card.name, device="cpu").weights_sha256 == bundle.weights_sha256
 
 

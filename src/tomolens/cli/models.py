@@ -90,34 +90,27 @@ def show(
 
 def _found(name: str, models_folder: Path | None) -> tuple[ModelCard, Path | None]:
     """The card of a model and its folder; of a method without training its card alone."""
+    from tomolens.models.reconstructor import classical_cards
     from tomolens.models.registry import find_bundle
 
     try:
         bundle = find_bundle(name, models_folder)
     except ModelError as unknown:
         for job in Job:
-            if name in (methods := _methods(job)):
+            if name in (methods := classical_cards(job)):
                 return methods[name], None
         raise _refused(unknown) from unknown
     return bundle.card, bundle.folder
 
 
 def _groups(models_folder: Path | None) -> dict[str, list[ModelCard]]:
-    """What reconstructs by its job, GANs after other networks and methods last; all else under ``""``."""
+    """What reconstructs by its job, the default first; all else under ``""``."""
+    from tomolens.models.reconstructor import reconstruction_models
     from tomolens.models.registry import list_models
 
     cards = list_models(models_folder)
     groups = {"": [card for card in cards if card.task not in set(Job)]}
-    for job in Job:
-        networks = sorted((card for card in cards if card.task == job), key=lambda card: card.generative)
-        groups[job] = [*networks, *_methods(job).values()]
-    return groups
-
-
-def _methods(job: Job) -> dict[str, ModelCard]:
-    from tomolens.models.reconstructor import classical_cards
-
-    return dict(classical_cards(job))
+    return groups | {job: list(reconstruction_models(job, cards)) for job in Job}
 
 
 @models_app.command(short_help="Remove an imported model.")

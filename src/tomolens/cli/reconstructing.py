@@ -9,7 +9,8 @@ from tomolens.cli.tasks import Task
 from tomolens.core.errors import ContractError, ModelError, OptionError
 from tomolens.core.reconstruction import GENERATIVE, Job, Reconstruction, ReconstructOptions
 from tomolens.core.volume import Volume
-from tomolens.models.registry import find_bundle, list_models
+from tomolens.models.reconstructor import classical_cards, reconstruction_models
+from tomolens.models.registry import find_bundle
 from tomolens.pipelines.reconstruct import reconstruct
 from tomolens.reports.kinds import reconstructions_as
 
@@ -122,23 +123,15 @@ def _check(wish: ReconstructWish, card: ModelCard) -> None:
 
 
 def _found(job: Job, name: str | None) -> _Model:
-    """The model of that name that does the job; without a name its first network that is no GAN, or else method."""
-    if name is None:
-        networks = [card.name for card in list_models() if card.task == job and not card.generative]
-        name = networks[0] if networks else next(iter(_classical(job)))
+    """The model of that name that does the job; without a name the one that is chosen by default."""
+    name = name or reconstruction_models(job)[0].name
     try:
         bundle = find_bundle(name)
     except ModelError as unknown:
-        methods = _classical(job)
+        methods = classical_cards(job)
         if name in methods:
             return _Model(methods[name])
         raise ModelError(f"{unknown} Methods without training for {job}: {', '.join(methods)}.") from unknown
     if bundle.card.task != job:
         raise ModelError(f"{bundle.card.name} does {bundle.card.task}; a model for {job} is needed.")
     return _Model(bundle.card, bundle.weights_sha256, str(bundle.folder))
-
-
-def _classical(job: Job) -> dict[str, ModelCard]:
-    from tomolens.models.reconstructor import classical_cards
-
-    return dict(classical_cards(job))

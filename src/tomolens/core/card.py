@@ -129,6 +129,8 @@ class ModelCard:
         outside is said with each result.
     generative
         Whether it is a GAN, whose texture may be invented.
+    experimental
+        Whether its figures show it no better than the classical method; then it is not what is chosen by default.
     """
 
     name: str
@@ -151,6 +153,7 @@ class ModelCard:
     origin: str = ""
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     generative: bool = False
+    experimental: bool = False
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], where: str = "metadata.json") -> ModelCard:
@@ -184,6 +187,7 @@ class ModelCard:
                 origin=str(ours.get("origin", "")),
                 ranges={str(name): (float(low), float(high)) for name, (low, high) in ours.get("ranges", {}).items()},
                 generative=bool(ours.get("generative", False)),
+                experimental=bool(ours.get("experimental", False)),
             )
         except KeyError as missing:
             raise ModelError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -45,10 +45,20 @@ def baseline_of(job: Job) -> str:
     return next(iter(METHODS[job]))
 
 
-def reconstruction_models(job: Job) -> tuple[ModelCard, ...]:
-    """The cards of all that does a job: networks that are no GAN first, then GANs, then classical methods."""
-    networks = sorted((card for card in list_models() if card.task == job), key=lambda card: card.generative)
-    return (*networks, *METHODS[job].values())
+def reconstruction_models(job: Job, cards: Iterable[ModelCard] | None = None) -> tuple[ModelCard, ...]:
+    """The cards of all that does a job, the one that is chosen by default first.
+
+    Networks come first, then classical methods, then what is experimental, then GANs. ``cards`` are those of the models
+    at hand; None takes `list_models`.
+    """
+    at_hand = list_models() if cards is None else cards
+    networks = sorted((card for card in at_hand if card.task == job), key=_caution)
+    trusted = [card for card in networks if not any(_caution(card))]
+    return (*trusted, *METHODS[job].values(), *networks[len(trusted) :])
+
+
+def _caution(card: ModelCard) -> tuple[bool, bool]:
+    return card.generative, card.experimental
 
 
 def load_reconstructor(name: str | Path, *, device: str = "auto") -> Reconstructor:

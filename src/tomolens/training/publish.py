@@ -84,7 +84,7 @@ class Publication:
         What the model takes, as of `tomolens.core.card.InputContract`; for a reconstruction it must be said.
     settings
         Further arguments of the network, above those of the run: what was fitted after the training.
-    second_stage, calibration, calibrated_for, ranges, generative
+    second_stage, calibration, calibrated_for, ranges, generative, experimental
         As of `tomolens.core.card.ModelCard`; left out where empty.
     authors
         Whose model it is.
@@ -117,6 +117,7 @@ class Publication:
     calibrated_for: Mapping[str, str] = field(default_factory=dict)
     ranges: Mapping[str, Any] = field(default_factory=dict)
     generative: bool = False
+    experimental: bool = False
     authors: str = "The Tomolens developers"
     reliability: str = ""
     licence_file: str = ""
@@ -246,6 +247,7 @@ def _ours(publication: Publication, config: RunConfig, rounds: int) -> dict[str,
         "calibrated_for": dict(publication.calibrated_for),
         "ranges": {name: list(bounds) for name, bounds in publication.ranges.items()},
         "generative": publication.generative,
+        "experimental": publication.experimental,
     }
     return {
         "name": publication.name,
