@@ -75,9 +75,22 @@ def test_the_same_call_simulates_the_same_and_another_seed_another(tomolens, noi
     assert (made[0].voxels != made[2].voxels).any()
 
 
+def test_two_series_of_one_folder_are_simulated_beside_each_other(tomolens, tmp_path):
+    scans.ct(tmp_path / "both" / "a", seed=1)
+    scans.ct(tmp_path / "both" / "b", seed=2)
+    uids = [series.uid for series in find_series(tmp_path / "both")]
+    for uid in uids:
+        words = ("simulate", "thick-slices", tmp_path / "both", "-o", tmp_path / "out", "--factor", "2")
+        assert tomolens(*words, "--series-uid", uid).exit_code == 0
+    assert len(set(uids)) == len(list((tmp_path / "out").iterdir())) == 2
+
+
 def test_what_cannot_be_simulated_is_said_and_nothing_is_written(tomolens, tmp_path):
     source = scans.mr(tmp_path / "mr")
     wrong = tomolens("simulate", "low-dose", source, "-o", tmp_path / "out", "--dose", "0.25")
     assert (wrong.exit_code, "dose is simulated for CT in HU" in wrong.stderr) == (1, True)
     assert tomolens("simulate", "thick-slices", source, "-o", tmp_path / "out", "--factor", "9").exit_code == 2
+    (tmp_path / "file").write_text("")
+    into_a_file = tomolens("simulate", "thick-slices", source, "-o", tmp_path / "file", "--factor", "2")
+    assert (into_a_file.exit_code, "is a file; -o takes a folder" in into_a_file.stderr) == (2, True)
     assert not (tmp_path / "out").exists()

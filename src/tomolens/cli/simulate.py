@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -126,10 +127,13 @@ def thick_slices(
 
 
 def _run(simulation: _Simulation) -> None:
+    from tomolens.core.errors import OptionError
     from tomolens.core.progress import Step
     from tomolens.io.read import read_volume
 
     with told_ends("Stopped. Nothing was written.") as narrator:
+        if simulation.out.is_file():
+            raise OptionError(f"{simulation.out} is a file; -o takes a folder.")
         volume = read_volume(simulation.source, series_uid=simulation.series_uid, progress=narrator.step)
         made = simulation.work(volume, narrator.step)
         narrator.step(Step("write", 0, 0))
@@ -143,13 +147,19 @@ def _write(simulation: _Simulation, made: Volume | KSpace) -> Path:
     from tomolens.io.kspace import write_kspace
     from tomolens.io.write import write_volume
 
-    stem = "-".join([SIMULATED, _slug(simulation.name), _slug(simulation.source.resolve().name.partition(".")[0])])
+    stem = "-".join(filter(None, _stem(simulation)))
     if isinstance(made, KSpace):
         simulation.out.mkdir(parents=True, exist_ok=True)
         return write_kspace(made, simulation.out / f"{stem}.npz")
     if made.series is None:
         return write_volume(made, simulation.out / f"{stem}.nii.gz")
     return _write_series(simulation, made, simulation.out / stem)
+
+
+def _stem(simulation: _Simulation) -> tuple[str, ...]:
+    """What was done to what; a series that was chosen among several is told by a hash of its UID."""
+    source, uid = simulation.source.resolve().name.partition(".")[0], simulation.series_uid
+    return SIMULATED, _slug(simulation.name), _slug(source), sha256(uid.encode()).hexdigest()[:8] if uid else ""
 
 
 def _write_series(simulation: _Simulation, made: Volume, folder: Path) -> Path:

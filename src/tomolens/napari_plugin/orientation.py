@@ -37,7 +37,7 @@ def sides_of(layer: Image) -> tuple[str, str, str]:
 
 
 def letters_of(viewer: Viewer) -> Letters | None:
-    """The letters at the edges of the view; None where no scan is visible, they disagree, or one's sides are unknown."""
+    """The letters at the edges of the view; None without a scan, where two disagree or sides are unknown."""
     visible = [layer for layer in scans(viewer.layers) if layer.visible]
     sides = {sides_of(layer) for layer in visible}
     if len(sides) != 1 or any(NO_PLACE in step for layer in visible for step in layer.metadata["volume"].history):
