@@ -12,7 +12,7 @@ import pytest
 
 from tomolens.core.errors import GeometryError, OutputError, ReadError
 from tomolens.core.grid import Grid
-from tomolens.core.kspace import KSpace
+from tomolens.core.kspace import NO_PLACE, KSpace
 from tomolens.io.kspace import KSPACE_SUFFIXES, is_kspace, read_kspace, write_kspace
 from tomolens.physics.fourier import to_images, to_kspace
 
@@ -55,6 +55,15 @@ def test_an_archive_gives_back_exactly_what_was_written(tmp_path):
     assert is_kspace(file)
 
 
+def test_numbers_where_nothing_was_measured_do_not_count(tmp_path):
+    np.savez(tmp_path / "whole.npz", kspace=to_kspace(images()), acquired=mask())
+    read = read_kspace(tmp_path / "whole.npz")
+    np.testing.assert_array_equal(read.data, measurement().data)
+    lines = mask()[0, :, 0]
+    read = read_kspace(write_fastmri(tmp_path / "knee.h5", turned(), mask=lines))
+    assert not read.data[..., ~lines].any()
+
+
 def test_the_sample_of_the_project_is_read_with_its_slices_and_coils_in_their_places():
     read = read_kspace(SAMPLES / "brain_kspace.npz")
     assert (read.shape, read.coils, read.acceleration) == ((4, 176, 134), 8, 1.0)
@@ -65,13 +74,17 @@ def test_the_sample_of_the_project_is_read_with_its_slices_and_coils_in_their_pl
     assert "not known" in read.history[0]
 
 
-@pytest.mark.parametrize("change", ["no kspace", "real", "three axes", "mask", "maps", "affine", "NaN"])
+@pytest.mark.parametrize(
+    "change", ["no kspace", "real", "three axes", "mask", "maps", "affine", "NaN", "one spacing", "two steps"]
+)
 def test_an_archive_that_is_not_as_documented_is_refused_with_its_name(tmp_path, change):
     content = {"kspace": measurement().data, "acquired": mask()}
     content |= {
         "no kspace": {}, "real": {"kspace": images().real}, "three axes": {"kspace": images()[0]},
         "mask": {"acquired": mask()[:, :5]}, "maps": {"sensitivities": images()[:1]},
         "affine": {"affine": np.zeros((4, 4))}, "NaN": {"kspace": images() * np.nan},
+        "one spacing": {"spacing_mm": 2.0},
+        "two steps": {"kspace": np.ones((2, 3, 12, 10, 2), np.int16), "kspace_step": [1.0, 2.0, 3.0]},
     }[change]  # fmt: skip
     if change == "no kspace":
         del content["kspace"]
@@ -130,7 +143,8 @@ def test_bart_counts_read_phase_coil_and_slice_from_the_fastest(tmp_path):
     read = read_kspace(file)
     np.testing.assert_array_equal(read.data, data)
     np.testing.assert_array_equal(read.acquired, mask())
-    assert "no place in the patient" in read.history[0]
+    assert NO_PLACE in read.history[0]
+    assert "rows are PHS1, columns READ" in read.history[0]
     assert is_kspace(file)
     assert is_kspace(tmp_path / "scan.hdr")
 
@@ -140,6 +154,7 @@ def test_bart_with_two_phases_and_one_place_of_the_readout_is_one_slice(tmp_path
     sizes = [1, SHAPE[3], SHAPE[2], SHAPE[1]]
     read = read_kspace(write_bart(tmp_path, data.transpose(2, 1, 0)[None], sizes))
     np.testing.assert_array_equal(read.data[0], data)
+    assert "rows are PHS2, columns PHS1" in read.history[0]
 
 
 @pytest.mark.parametrize(
@@ -251,6 +266,32 @@ def test_of_several_repetitions_the_first_is_read_and_averages_are_averaged(tmp_
     assert "the first of 2 repetitions was read" in read.history
 
 
+def test_the_last_readout_is_read_and_what_corrects_for_the_surface_coil_is_not(tmp_path):
+    made = acquisitions()
+    made[-1].setFlag(ismrmrd.ACQ_LAST_IN_MEASUREMENT)
+    body_coil = acquisition(99 * oversampled()[0, :, 0], 0, 1, 0)
+    body_coil.setFlag(ismrmrd.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA)
+    read = read_kspace(write_ismrmrd(tmp_path / "scan.h5", [*made, body_coil]))
+    np.testing.assert_array_equal(read.acquired, mask())
+    np.testing.assert_allclose(read.data, np.where(mask()[:, None], to_kspace(images()), 0), atol=1e-5)
+
+
+def test_a_readout_of_which_all_is_to_be_discarded_is_refused(tmp_path):
+    made = acquisitions()
+    made[-1].discard_post = COLUMNS + 3
+    with pytest.raises(ReadError, match="discarded"):
+        read_kspace(write_ismrmrd(tmp_path / "scan.h5", made))
+
+
+def test_an_empty_header_is_refused(tmp_path):
+    file = write_ismrmrd(tmp_path / "scan.h5", acquisitions())
+    with h5py.File(file, "a") as content:
+        del content["dataset/xml"]
+        content.create_dataset("dataset/xml", (0,), h5py.string_dtype())
+    with pytest.raises(ReadError, match=r"scan\.h5"):
+        read_kspace(file)
+
+
 def test_a_partial_echo_stays_in_its_place_in_k_space(tmp_path):
     data = oversampled()
     made = []
@@ -285,7 +326,7 @@ def test_without_directions_the_place_is_said_to_be_unknown(tmp_path):
     for each in made:
         each.read_dir[:] = each.phase_dir[:] = each.slice_dir[:] = (0, 0, 0)
     read = read_kspace(write_ismrmrd(tmp_path / "scan.h5", made))
-    assert "place in the patient is not known" in read.history[-1]
+    assert NO_PLACE in read.history[-1]
     assert read.grid.spacing_mm == pytest.approx((5.0, ROW_MM, COLUMN_MM))
 
 
@@ -336,7 +377,7 @@ def test_fastmri_has_its_readout_along_the_rows_and_its_mask_along_the_columns(t
     )
     np.testing.assert_array_equal(read.acquired, mask().swapaxes(-1, -2))
     assert read.grid.spacing_mm == pytest.approx((5.0, COLUMN_MM, ROW_MM))
-    assert "no place in the patient" in read.history[0]
+    assert NO_PLACE in read.history[0]
     assert is_kspace(file)
 
 

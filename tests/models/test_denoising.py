@@ -14,6 +14,7 @@ from tomolens import Grid, Volume
 from tomolens.core.errors import Cancelled, ContractError, ModelError, OptionError, OutOfMemory
 from tomolens.core.progress import Step
 from tomolens.core.reconstruction import Job, ReconstructOptions
+from tomolens.models.classical import METHODS
 from tomolens.models.denoising import CLASSICAL, SliceReconstructor, TiledPass, tiles_of
 from tomolens.models.inference import Backend
 from tomolens.models.networks import build
@@ -171,6 +172,11 @@ def test_a_classical_method_takes_noise_off_and_keeps_the_means(name: str) -> No
         assert after.mean() == pytest.approx(before.mean(), abs=1.0)
     assert made.uncertainty is None
     assert made.run.model == name
+
+
+def test_the_card_of_bm3d_says_that_its_licence_is_for_non_commercial_use() -> None:
+    assert "non-commercial" in METHODS[Job.DENOISING]["bm3d"].licence
+    assert METHODS[Job.DENOISING]["nlm"].licence == "Apache-2.0"
 
 
 @pytest.mark.skipif(find_spec("bm3d") is not None, reason="it is installed")

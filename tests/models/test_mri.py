@@ -19,7 +19,7 @@ from tomolens.models.mri_checks import spared
 from tomolens.models.networks import build
 from tomolens.models.reconstructor import baseline_of
 from tomolens.physics.masks import MaskKind, fully_sampled_centre, sampling_mask
-from tomolens.physics.undersampling import simulated_kspace
+from tomolens.physics.undersampling import invented_coils, simulated_kspace
 from tomolens.pipelines.reconstruct import reconstruct
 
 CPU = Backend(torch.device("cpu"), torch.float32)
@@ -126,6 +126,34 @@ def test_a_few_lines_outside_the_centre_are_kept_from_the_method():
         assert not kept[fully_sampled_centre(mask)].any()
         assert 0.01 < kept.sum() / mask.sum() < 0.08
         assert kind is MaskKind.POISSON or (kept == kept[:, :1]).all()
+
+
+def test_slices_of_nothing_are_made_and_checked_without_an_error():
+    nothing = replace(measured(), data=np.zeros_like(measured().data))
+    made = reconstruct(nothing, replace_ranges(CLASSICAL["tv-sense"].load()))
+    assert not made.volume.voxels.any()
+    assert "held-out misfit" not in [check.name for check in made.checks]
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+@pytest.mark.parametrize("shape", [(1, 16), (16, 1)])
+def test_a_single_line_is_an_image_too(name, shape):
+    line = KSpace(np.ones((1, 2, *shape), np.complex64), np.ones((1, *shape), bool), Grid.from_axes((1, *shape)))
+    assert reconstruct(line, CLASSICAL[name].load()).volume.shape == (1, *shape)
+
+
+@pytest.mark.parametrize("name", ["tv-sense", "cg-sense"])
+def test_sensitivities_in_another_unit_change_nothing(name):
+    known = replace(measured(), sensitivities=invented_coils((3, 56, 48), 5, np.random.default_rng([3, 42])))
+    loud = replace(known, sensitivities=10 * known.sensitivities)
+    one, other = (reconstruct(kspace, CLASSICAL[name].load()).volume.voxels for kspace in (known, loud))
+    np.testing.assert_allclose(other, one, rtol=1e-3, atol=0.1)
+
+
+def replace_ranges(model: MriReconstructor) -> MriReconstructor:
+    """The model with every check."""
+    model.card = replace(model.card, ranges=RANGES)
+    return model
 
 
 def test_known_sensitivities_are_used():

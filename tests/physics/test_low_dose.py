@@ -86,6 +86,14 @@ def test_padding_is_untouched_and_the_history_says_what_was_done() -> None:
     assert "seed 3" in noisy.history[-1]
 
 
+def test_noise_makes_no_air_to_padding() -> None:
+    voxels = body().voxels.copy()
+    voxels[:, :8] = -1024
+    padded = replace(body(), voxels=voxels, padding=-1024)
+    noisy = low_dose(padded, 0.1, photons=2e4)
+    np.testing.assert_array_equal(noisy.voxels == -1024, voxels == -1024)
+
+
 def test_the_same_seed_gives_the_same_scan_however_its_array_is_turned() -> None:
     turned = body().permuted((2, 0, 1)).flipped(1)
     one, other = (low_dose(volume, 0.25, seed=5, photons=1e5) for volume in (body(), turned))

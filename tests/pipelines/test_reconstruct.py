@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tomolens.core.errors import ContractError, ModelError, OptionError
+from tomolens.core.card import InputContract
+from tomolens.core.errors import ContractError, ModelError, OptionError, TomolensError
 from tomolens.core.grid import Grid
 from tomolens.core.kspace import KSpace
 from tomolens.core.reconstruction import GENERATIVE, Check, Job, ReconstructOptions
-from tomolens.core.volume import Volume
+from tomolens.core.volume import Unit, Volume
 from tomolens.pipelines.reconstruct import reconstruct
 from tomolens.testing import FAKE_DENOISING_CARD, FakeReconstructor
 
@@ -44,6 +45,37 @@ def test_padding_is_untouched_and_no_number_lies_outside_those_of_the_scan():
     assert made.volume.voxels.dtype == np.int16
     assert made.uncertainty is not None
     assert not made.uncertainty[outside].any()
+
+
+def test_numbers_beyond_int16_are_cut_off_and_do_not_turn_negative():
+    voxels = np.full(GRID.shape, 40_000, np.float32)
+    voxels[0] = -40_000
+    made = reconstruct(Volume(voxels, GRID, padding=-40_000.0), FakeReconstructor())
+    assert (made.volume.voxels[0] == made.volume.padding).all()
+    assert (made.volume.voxels[1:] == 32_767).all()
+
+
+def test_padding_that_is_no_whole_number_is_padding_afterwards_too():
+    scan = Volume(noisy(padding=-2000).voxels.astype(np.float32) / 2 - 0.75, GRID, padding=-1000.75)
+    made = reconstruct(scan, FakeReconstructor())
+    np.testing.assert_array_equal(made.volume.voxels == made.volume.padding, scan.voxels == scan.padding)
+    np.testing.assert_array_equal(made.reference.voxels == made.reference.padding, scan.voxels == scan.padding)
+
+
+def test_padding_of_an_image_without_a_unit_is_untouched_too():
+    card = replace(FAKE_DENOISING_CARD, input=InputContract("MR", None, 6.0, 4.0))
+    scan = replace(noisy(padding=-99), unit=Unit.ARBITRARY, modality="MR")
+    made = reconstruct(scan, FakeReconstructor(card=card))
+    np.testing.assert_array_equal(made.volume.voxels == -99, scan.voxels == -99)
+
+
+def test_a_baseline_that_cannot_read_the_scan_is_refused_before_the_model_runs():
+    told: list[object] = []
+    for change in ({"input": InputContract("MR", None, 6.0, 4.0)}, {"task": Job.SUPER_RESOLUTION}):
+        other = FakeReconstructor(card=replace(FAKE_DENOISING_CARD, **change))
+        with pytest.raises(TomolensError):
+            reconstruct(noisy(), FakeReconstructor(), baseline=other, progress=told.append)
+    assert not told
 
 
 def test_what_was_done_stands_in_the_history_and_the_scan_is_not_changed():
@@ -87,11 +119,12 @@ def test_the_classical_result_stands_beside_the_models():
     assert "plain" in made.baseline.history[-1]
 
 
-def test_an_answer_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("part", ["image", "reference", "uncertainty"])
+def test_an_answer_that_is_no_number_is_refused(part):
     class Broken(FakeReconstructor):
         def reconstruct(self, source, options, progress):
             made = super().reconstruct(source, options, progress)
-            return replace(made, image=np.full_like(made.image, np.nan))
+            return replace(made, **{part: np.full_like(made.image, np.nan)})
 
     with pytest.raises(ModelError, match="NaN"):
         reconstruct(noisy(), Broken())

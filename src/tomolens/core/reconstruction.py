@@ -153,7 +153,8 @@ class Reconstruction:
     run
         Everything needed to repeat it.
     uncertainty
-        (slice, row, column) float32, one standard deviation in the volume's unit; None where there is none.
+        (slice, row, column) float32, one standard deviation in the volume's unit; None where there is none. Below full
+        strength it is that of the change that was kept: noise of the input that stays is not in it.
     checks
         See `Made`.
     baseline

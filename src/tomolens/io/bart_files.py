@@ -9,7 +9,7 @@ import numpy as np
 
 from tomolens.core.errors import ReadError
 from tomolens.core.grid import Grid
-from tomolens.core.kspace import KSpace
+from tomolens.core.kspace import NO_PLACE, KSpace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,8 @@ def read_bart(path: Path) -> KSpace:
     acquired = np.asarray((data != 0).any(axis=1), np.bool_)
     if not acquired.any(axis=(1, 2)).all():
         raise ReadError(f"{path}: a slice holds nothing but zeros.")
-    note = "BART files state no place in the patient and no spacing; 1 mm was taken, rows are PHS, columns READ"
+    note = f"{NO_PLACE}: BART states neither that nor a spacing; 1 mm was taken"
+    note += f", rows are {_NAMES[rows]}, columns {_NAMES[columns]}"
     return KSpace(data, acquired, Grid.from_axes(acquired.shape), name=path.stem, history=(note,))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from tomolens.core.errors import GeometryError, ReadError
 from tomolens.core.grid import Grid
-from tomolens.core.kspace import KSpace
+from tomolens.core.kspace import NO_PLACE, KSpace
 from tomolens.physics.fourier import to_images, to_kspace
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_NO_IMAGE = (19, 20, 23, 24, 25, 26, 27, 28, 30, 31)
+_NO_IMAGE = (19, 20, 23, 24, 26, 27, 28, 29, 30, 31)
 """Flags, counted from 1, of what belongs to no image: noise, calibration alone, navigator, phase correction, feedback,
 dummy scan, surface coil correction, phase stabilisation (``ismrmrd.h``)."""
 _REVERSED = 22
@@ -118,7 +118,7 @@ def read_ismrmrd(content: Any, path: Path) -> KSpace:
     keep = round(encoding.matrix[0] * encoding.readout_share)
     data, acquired = without_oversampling(data, acquired, -1, keep)
     grid = _grid(grid_heads, encoding, acquired.shape) if placed else _unplaced(encoding, acquired.shape)
-    place = () if placed else ("the file states no directions: its place in the patient is not known",)
+    place = () if placed else (f"the file states no directions: {NO_PLACE}",)
     return KSpace(data, acquired, grid, name=path.stem, history=(*notes, *place))
 
 
@@ -189,7 +189,10 @@ def _readout(head: Any, stored: NDArray[Any], coils: int, path: Path) -> NDArray
         needed = 2 * coils * count
         raise ReadError(f"{path}: an acquisition holds {np.size(stored)} numbers where its head asks for {needed}.")
     readout = np.asarray(stored, np.float32).view(np.complex64).reshape(coils, count)
-    readout = readout[:, int(head["discard_pre"]) : count - int(head["discard_post"])]
+    before, after = int(head["discard_pre"]), int(head["discard_post"])
+    if before + after >= count:
+        raise ReadError(f"{path}: of an acquisition's {count} samples {before} + {after} are to be discarded.")
+    readout = readout[:, before : count - after]
     if int(head["flags"]) >> (_REVERSED - 1) & 1:
         raise ReadError(f"{path}: it has reversed readouts, as of echo-planar imaging, which are not read.")
     return readout

@@ -44,7 +44,8 @@ def read_kspace(path: Path | str) -> KSpace:
     Returns
     -------
     KSpace
-        What could not be read from the file, such as its place in the patient, stands in its history.
+        What could not be read from the file, such as its place in the patient, stands in its history. Zero wherever the
+        file says that nothing was measured, even where it holds numbers there.
 
     Raises
     ------
@@ -62,7 +63,8 @@ def read_kspace(path: Path | str) -> KSpace:
     kspace = read(path)
     if not np.isfinite(kspace.data).all():
         raise ReadError(f"{path}: {np.count_nonzero(~np.isfinite(kspace.data))} numbers of k-space are not finite.")
-    return replace(kspace, name=kspace.name if kspace.name != "k-space" else path.stem)
+    data = np.where(kspace.acquired[:, None], kspace.data, np.complex64(0))
+    return replace(kspace, data=data, name=kspace.name if kspace.name != "k-space" else path.stem)
 
 
 def is_kspace(path: Path | str) -> bool:
@@ -105,9 +107,9 @@ def _read_npz(path: Path) -> KSpace:
     content = _contents(path)
     if "kspace" not in content:
         raise ReadError(f"{path}: an archive without 'kspace'; it holds {', '.join(content) or 'nothing'}.")
-    data = _data(content, path)
     sensitivities = content.get("sensitivities")
     try:
+        data = _data(content, path)
         shape = (data.shape[0], data.shape[2], data.shape[3])
         grid, notes = _grid(content, shape)
         return KSpace(
@@ -118,7 +120,7 @@ def _read_npz(path: Path) -> KSpace:
             str(content.get("name", path.stem)),
             (*(str(line) for line in np.atleast_1d(content.get("history", ()))), *notes),
         )
-    except (GeometryError, ValueError) as wrong:
+    except (GeometryError, ValueError, TypeError) as wrong:
         raise ReadError(f"{path}: {wrong}") from wrong
 
 

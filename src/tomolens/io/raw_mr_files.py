@@ -9,7 +9,7 @@ import numpy as np
 
 from tomolens.core.errors import ReadError, TomolensError
 from tomolens.core.grid import Grid
-from tomolens.core.kspace import KSpace
+from tomolens.core.kspace import NO_PLACE, KSpace
 from tomolens.io.ismrmrd_files import Encoding, read_ismrmrd, without_oversampling
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _fastmri(content: Any, path: Path) -> KSpace:
         )
     data = np.asarray(stored if stored.ndim == 4 else stored[:, None], np.complex64)
     acquired = _acquired(content, data, path)
-    history = ["fastMRI states no place in the patient: rows are the readout, columns the phase"]
+    history = [f"{NO_PLACE}: fastMRI does not state it; rows are the readout, columns the phase"]
     spacing = (1.0, 1.0, 1.0)
     if "ismrmrd_header" in content:
         encoding = Encoding.of(content["ismrmrd_header"][()], path)
@@ -101,5 +101,5 @@ def _opened(path: Path) -> Iterator[Any]:
             yield content
     except TomolensError:
         raise
-    except (OSError, KeyError, RuntimeError, TypeError, AttributeError, ValueError) as broken:
+    except (OSError, LookupError, RuntimeError, TypeError, AttributeError, ValueError) as broken:
         raise ReadError(f"{path}: not a readable HDF5 file of k-space ({broken}).") from broken

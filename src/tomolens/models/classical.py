@@ -42,7 +42,7 @@ class _Kind:
             summary=summary,
             intended_use=self.intended_use,
             trained_on=self.trained_on,
-            licence="Apache-2.0",
+            licence=_LICENCES.get(name, "Apache-2.0"),
             input=self.input,
             default_min_score=0.0,
             network="",
@@ -51,6 +51,7 @@ class _Kind:
 
 
 _WITHOUT_RANGE = {"zero-filled"}
+_LICENCES = {"bm3d": "the package bm3d's own: non-commercial use alone"}
 _DENOISING = _Kind(
     Job.DENOISING,
     "A baseline that networks are compared with.",

@@ -59,15 +59,15 @@ def held_out_misfit(
     """How well a method foretells what it was not shown, by how well CG-SENSE does; below 1 it does better.
 
     About 5 % of what was measured outside the centre is taken away, and the image of the rest says what would have been
-    measured there. None where nothing can be spared.
+    measured there. None where nothing can be spared, or there is nothing to foretell.
     """
     shares = []
     for measured in slices:
         places = spared(measured.acquired)
         image = method(measured.without(places)) if places.any() else None
         if image is not None:
-            classical = tuned_cg(measured.without(places))
-            shares.append(measured.misfit(image, places) / measured.misfit(classical, places))
+            classical = measured.misfit(tuned_cg(measured.without(places)), places)
+            shares += [measured.misfit(image, places) / classical] if classical else []
     return float(np.median(shares)) if shares else None
 
 

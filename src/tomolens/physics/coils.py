@@ -68,7 +68,7 @@ def low_resolution(centre: NDArray[np.complex64], shape: tuple[int, int]) -> NDA
     """Sensitivities as the coils' images of the centre alone, smoothly windowed, by their root sum of squares."""
     windows = [np.hanning(n + 2)[1:-1] for n in centre.shape[1:]]
     images = to_images(_padded(centre * windows[0][:, None] * windows[1], shape))
-    return _unit(images)
+    return unit(images)
 
 
 def espirit(centre: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
@@ -85,11 +85,11 @@ def espirit(centre: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np
     first = maps[:1]
     maps = maps * (first.conj() / (np.abs(first) + np.float32(1e-20)))
     rows, columns = (_interpolation(n, c) for n, c in zip(shape, coarse, strict=True))
-    fine, plain = _unit(rows @ maps @ columns.T), low_resolution(centre, shape)
+    fine, plain = unit(rows @ maps @ columns.T), low_resolution(centre, shape)
     explained = np.abs((fine.conj() * plain).sum(axis=0)) ** 2
     trusted = np.clip((explained - _DOUBTED) / (_TRUSTED - _DOUBTED), 0, 1).astype(np.float32)
     plain *= np.exp(-1j * np.angle(plain[:1]))
-    return _unit(trusted * fine + (1 - trusted) * plain)
+    return unit(trusted * fine + (1 - trusted) * plain)
 
 
 def _strongest(space: NDArray[np.complex64]) -> NDArray[np.complex64]:
@@ -99,7 +99,7 @@ def _strongest(space: NDArray[np.complex64]) -> NDArray[np.complex64]:
         power = power @ power
         power /= np.abs(power).max(axis=(-2, -1), keepdims=True) + np.float32(1e-30)
     strongest = np.argmax(np.abs(np.diagonal(power, axis1=-2, axis2=-1)), axis=-1)
-    return _unit(np.take_along_axis(power, strongest[..., None, None], axis=-1)[..., 0].transpose(2, 0, 1))
+    return unit(np.take_along_axis(power, strongest[..., None, None], axis=-1)[..., 0].transpose(2, 0, 1))
 
 
 def _row_space(centre: NDArray[np.complex64]) -> NDArray[np.complex64]:
@@ -141,7 +141,7 @@ def _interpolation(length: int, coarse: int) -> NDArray[np.float32]:
     return weights
 
 
-def _unit(maps: NDArray[Any]) -> NDArray[np.complex64]:
+def unit(maps: NDArray[Any]) -> NDArray[np.complex64]:
     """Divided by their root sum of squares over the coils."""
     together = np.sqrt((np.abs(maps) ** 2).sum(axis=0))
     return np.asarray(maps / np.maximum(together, np.float32(1e-20)), np.complex64)

@@ -138,7 +138,9 @@ def _simulated(volume: Volume, noisy: NDArray[np.float32], exposure: Exposure, a
     low = min(-1024.0, float(volume.voxels.min()))
     voxels = np.clip(np.rint(noisy), low, np.iinfo(np.int16).max).astype(np.int16)
     if volume.padding is not None:
-        voxels[volume.voxels == volume.padding] = np.int16(volume.padding)
+        outside = volume.voxels == volume.padding
+        voxels[~outside & (voxels == volume.padding)] += 1
+        voxels[outside] = np.int16(volume.padding)
     how = f"{exposure.kernel} kernel, {air:.3g} photons a ray, electronic {exposure.electronic:g}, seed {seed}"
     return volume.with_voxels(voxels, f"simulated low dose: {exposure.dose:g} of the scan's, {how}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import fft
 
-from tomolens.physics.coils import compression, sensitivities
+from tomolens.physics.coils import compression, sensitivities, unit
 from tomolens.physics.fourier import to_images, to_kspace
 from tomolens.physics.masks import fully_sampled_centre
 
@@ -65,8 +65,10 @@ class Measured:
     ) -> Measured:
         """Prepare a slice of a `tomolens.core.kspace.KSpace`; ``maps`` are found where there are none.
 
+        Maps are brought to unit root sum of squares: in another unit total variation would not converge.
         With ``most_coils`` None the coils stay as they are.
         """
+        maps = None if maps is None else unit(maps)
         if most_coils is not None:
             matrix = combination(data, acquired, most_coils)
             data = np.tensordot(matrix, data, 1)
@@ -256,7 +258,7 @@ def _readable(centre: tuple[slice, slice], shape: tuple[int, ...]) -> tuple[slic
     """The centre where it is a few places wide; else a few places around zero frequency, measured or not."""
     spans = []
     for span, n in zip(centre, shape, strict=True):
-        half = max((span.stop - span.start) // 2, min(_LEAST_CENTRE, n // 2))
+        half = max((span.stop - span.start) // 2, min(_LEAST_CENTRE, n // 2), 1)
         spans.append(slice(max(n // 2 - half, 0), n // 2 + half))
     return spans[0], spans[1]
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tomolens.core.grid import Grid
 
 _DEFAULT = ReconstructOptions()
+_INT16 = (-32768.0, 32767.0)
 
 
 class Reconstructor(Protocol):
@@ -61,8 +62,8 @@ def reconstruct(
     Returns
     -------
     Reconstruction
-        The result with its reference, uncertainty and checks. Of a CT the padding is untouched, no number lies outside
-        those of the source, and voxels are int16.
+        The result with its reference, uncertainty and checks. Padding is untouched. Of a CT no number lies outside
+        those of the source, and voxels are int16: padding that is no whole number becomes the next lower one.
 
     Raises
     ------
@@ -71,18 +72,19 @@ def reconstruct(
     OptionError
         If an option does not fit the job, or the model is a GAN and that was not accepted.
     ModelError
-        If the model's answer is no image of the source.
+        If the model's answer is no image of the source, or the baseline does another job.
     Cancelled
         If ``progress`` asked to stop.
     """
     job = _job_of(source, model.card, options)
+    plain = ReconstructOptions(uncertainty=False, factor=options.factor)
+    if baseline is not None and _job_of(source, baseline.card, plain) is not job:
+        raise ModelError(f"{baseline.card.name} does {baseline.card.task}; a baseline for {job} is needed.")
     made = _checked(model.reconstruct(source, options, progress), model.card)
     volume, uncertainty = _blended(source, made, model.card, options)
     reference = _volume(source, made, made.reference, "reference: the input without the model")
     beside = None
     if baseline is not None:
-        _job_of(source, baseline.card, ReconstructOptions(uncertainty=False, factor=options.factor))
-        plain = ReconstructOptions(uncertainty=False, factor=options.factor)
         other = _checked(baseline.reconstruct(source, plain, progress), baseline.card)
         beside, _ = _blended(source, other, baseline.card, plain)
     run = replace(made.run, options={**made.run.options, **asdict(options)})
@@ -120,7 +122,8 @@ def _checked(made: Made, card: ModelCard) -> Made:
     shapes = {made.image.shape, made.reference.shape, made.grid.shape}
     if len(shapes) > 1:
         raise ModelError(f"The answer of {card.name} has parts of different shapes: {sorted(shapes)}.")
-    if not np.isfinite(made.image).all():
+    parts = (made.image, made.reference, made.uncertainty)
+    if not all(part is None or np.isfinite(part).all() for part in parts):
         raise ModelError(f"The answer of {card.name} holds numbers that are none (NaN or infinite).")
     return made
 
@@ -148,13 +151,14 @@ def _volume(source: Volume | KSpace, made: Made, image: NDArray[np.float32], ste
     if isinstance(source, KSpace):
         return Volume(image, made.grid, Unit.ARBITRARY, "MR", history=(*source.history, step))
     voxels: NDArray[Any] = image
+    padding, outside = source.padding, _outside(source, made.grid)
     if source.unit is Unit.HU:
         low, high = _stored_range(source)
         voxels = np.clip(np.rint(image), low, high).astype(np.int16)
-        outside = _outside(source, made.grid)
-        if source.padding is not None and outside is not None:
-            voxels[outside] = np.int16(source.padding)
-    return replace(source, voxels=voxels, grid=made.grid, history=(*source.history, step))
+        padding = None if padding is None else float(np.clip(np.floor(padding), *_INT16))
+    if padding is not None and outside is not None:
+        voxels = np.where(outside, voxels.dtype.type(padding), voxels)
+    return replace(source, voxels=voxels, grid=made.grid, padding=padding, history=(*source.history, step))
 
 
 def _outside(source: Volume, grid: Grid) -> NDArray[np.bool_] | None:
@@ -166,6 +170,7 @@ def _outside(source: Volume, grid: Grid) -> NDArray[np.bool_] | None:
 
 
 def _stored_range(source: Volume) -> tuple[float, float]:
-    """The least and the largest number of the source that is not padding."""
+    """The least and the largest whole number of the source that is not padding and that int16 holds."""
     inside = source.voxels if source.padding is None else source.voxels[source.voxels != source.padding]
-    return (float(inside.min()), float(inside.max())) if inside.size else (-1024.0, 3071.0)
+    low, high = (np.ceil(inside.min()), np.floor(inside.max())) if inside.size else (-1024.0, 3071.0)
+    return float(np.clip(low, *_INT16)), float(np.clip(high, *_INT16))
