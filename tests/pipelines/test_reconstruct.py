@@ -31,7 +31,11 @@ def test_strength_blends_between_the_input_and_the_full_result():
     np.testing.assert_allclose(half.difference, full.difference / 2, atol=1.0)
     assert full.uncertainty is not None
     assert half.uncertainty is not None
-    np.testing.assert_allclose(half.uncertainty, full.uncertainty / 2)
+    assert none.uncertainty is not None
+    np.testing.assert_array_equal(full.uncertainty, FakeReconstructor().sigma)
+    taken = float(np.sqrt((full.difference**2).mean()))
+    assert np.sqrt((none.uncertainty**2).mean()) == pytest.approx(taken, rel=0.02)
+    np.testing.assert_allclose(half.uncertainty**2, (none.uncertainty**2 + full.uncertainty**2) / 4, rtol=1e-5)
     assert half.run.options["strength"] == 0.5
 
 

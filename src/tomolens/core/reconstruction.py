@@ -154,7 +154,7 @@ class Reconstruction:
         Everything needed to repeat it.
     uncertainty
         (slice, row, column) float32, one standard deviation in the volume's unit; None where there is none. Below full
-        strength it is that of the change that was kept: noise of the input that stays is not in it.
+        strength the noise of the input that stays is in it, as far as the model would have taken it.
     checks
         See `Made`.
     baseline

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tomolens.core.errors import OptionError
+from tomolens.core.errors import ContractError, OptionError
 from tomolens.core.kspace import KSpace
 from tomolens.physics.fourier import to_kspace
 from tomolens.physics.masks import MaskKind, sampling_mask
@@ -43,7 +43,11 @@ def simulated_kspace(
     ------
     OptionError
         If ``coils`` is below 1, ``noise`` negative, or the acceleration not accepted.
+    ContractError
+        If the volume is not MR: no scanner measures Hounsfield units in k-space.
     """
+    if volume.modality != "MR":
+        raise ContractError(f"{volume.name} is {volume.modality}; k-space is simulated of MR images.")
     if coils < 1 or noise < 0:
         raise OptionError(f"coils is at least 1 and noise at least 0, not {coils} and {noise:g}.")
     rng = np.random.default_rng([seed, 42])
@@ -59,7 +63,8 @@ def simulated_kspace(
         f"simulated: {kind} undersampling {acceleration:g}x of a magnitude image, {coils} invented coils, "
         f"invented phase, noise {noise:g}, seed {seed}"
     )
-    return KSpace(data, acquired, volume.grid, name=f"simulated k-space of {volume.name}", history=(step,))
+    name, history = f"simulated k-space of {volume.name}", (step, *volume.history)
+    return KSpace(data, acquired, volume.grid, name=name, history=history)
 
 
 def measured(

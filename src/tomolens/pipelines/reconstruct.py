@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from scipy import ndimage
 
 from tomolens.core.errors import ContractError, ModelError, OptionError
 from tomolens.core.kspace import KSpace
@@ -134,11 +135,23 @@ def _blended(
     """The result at the strength asked for, and its uncertainty; what lies outside the scan stays as it was."""
     share = np.float32(options.strength)
     image = made.image if share == 1 else made.reference + share * (made.image - made.reference)
-    uncertainty = None if made.uncertainty is None else made.uncertainty * share
+    uncertainty = _uncertainty(made, share)
     outside = _outside(source, made.grid) if isinstance(source, Volume) else None
     if uncertainty is not None and outside is not None:
         uncertainty = np.where(outside, np.float32(0), uncertainty)
     return _volume(source, made, image, _step(card, options)), uncertainty
+
+
+def _uncertainty(made: Made, share: np.float32) -> NDArray[np.float32] | None:
+    """One standard deviation at a strength: that of the model's part, and what is left of the noise that it would take.
+
+    The latter is the root mean square of what the model takes away, over 9 by 9 pixels; both count as independent.
+    """
+    if made.uncertainty is None or share == 1:
+        return made.uncertainty
+    taken = ndimage.uniform_filter((made.reference - made.image) ** 2, (1, 9, 9))
+    left = (1 - share) ** 2 * np.maximum(taken, 0)
+    return np.asarray(np.sqrt(left + (share * made.uncertainty) ** 2), np.float32)
 
 
 def _step(card: ModelCard, options: ReconstructOptions) -> str:
