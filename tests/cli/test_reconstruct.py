@@ -113,7 +113,7 @@ def test_the_result_is_read_back_whole(reconstruct, tmp_path, out):
     assert "plain" in made.baseline.history[-1]
     assert made.run.series_uid == source.series.uid
     assert made.run.options["strength"] == 0.5
-    assert np.unique(made.uncertainty).tolist() == [2.5]
+    assert made.uncertainty.min() == 2.5  # where nothing was taken away
     assert [str(check) for check in made.checks] == ["noise 20 HU: in range (5 to 80 HU)"]
 
 
