@@ -336,6 +336,7 @@ def test_without_directions_the_place_is_said_to_be_unknown(tmp_path):
         ("cartesian", "radial", "trajectory is radial"),
         ("<z>1</z></matrixSize>", "<z>24</z></matrixSize>", "3D measurement"),
         (f"<y>{SHAPE[2]}</y>", "<y>4</y>", "outside the encoded matrix"),
+        (f"<y>{SHAPE[2]}</y>", "<y>100000</y>", "up to 8192 a side"),
         ("<fieldOfView_mm>", "<fov>", "cannot be understood"),
         (f"<x>{COLUMNS}</x>", "", "matrix"),
     ],

@@ -28,6 +28,8 @@ _NO_IMAGE = (19, 20, 23, 24, 26, 27, 28, 29, 30, 31)
 """Flags, counted from 1, of what belongs to no image: noise, calibration alone, navigator, phase correction, feedback,
 dummy scan, surface coil correction, phase stabilisation (``ismrmrd.h``)."""
 _REVERSED = 22
+_LARGEST_MATRIX = 8192
+"""Along each axis; a damaged header would ask for all memory."""
 _FIRST_ONLY = ("contrast", "phase", "repetition", "set")
 _COSINE, _APART_MM = 1e-3, 0.1
 
@@ -74,6 +76,8 @@ class Encoding:
             raise ReadError(f"{path}: its trajectory is {trajectory}; cartesian is accepted.")
         if not np.isfinite([*matrix, *encoded, *recon]).all() or min(*matrix, *encoded, *recon) <= 0:
             raise ReadError(f"{path}: its header gives a matrix of {matrix} over {encoded} mm.")
+        if max(matrix) > _LARGEST_MATRIX:
+            raise ReadError(f"{path}: its header gives a matrix of {matrix}; up to {_LARGEST_MATRIX} a side are read.")
         sizes = (round(matrix[0]), round(matrix[1]), round(matrix[2]))
         return cls(sizes, encoded, recon, sizes[1] // 2 if centre is None else int(centre))
 
