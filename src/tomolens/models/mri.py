@@ -148,10 +148,8 @@ class _Work:
         return {"misfit": float(np.median(known)), **({} if foretold is None else {"held-out misfit": foretold})}
 
 
-class Unrolled:
-    """The project's own network; see `tomolens.models.unrolled.UnrolledSense`."""
-
-    most_coils: int | None = MOST_COILS
+class _Network:
+    """A network with the place where it runs."""
 
     def __init__(self, network: nn.Module, backend: Backend) -> None:
         self.place = _Place(network, backend)
@@ -160,6 +158,12 @@ class Unrolled:
     def notes(self) -> Sequence[str]:
         """What the reader should know of how it ran."""
         return self.place.notes
+
+
+class Unrolled(_Network):
+    """The project's own network; see `tomolens.models.unrolled.UnrolledSense`."""
+
+    most_coils: int | None = MOST_COILS
 
     def __call__(self, measured: Measured) -> Answer:
         """Image and uncertainty of one slice."""
@@ -174,18 +178,10 @@ class Unrolled:
         return Answer(np.abs(image), image, np.exp(log_sigma))
 
 
-class VarNet:
+class VarNet(_Network):
     """MONAI's VarNet; it finds the coils itself and gives a magnitude alone."""
 
     most_coils: int | None = None
-
-    def __init__(self, network: nn.Module, backend: Backend) -> None:
-        self.place = _Place(network, backend)
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What the reader should know of how it ran."""
-        return self.place.notes
 
     def __call__(self, measured: Measured) -> Answer:
         """Image of one slice."""

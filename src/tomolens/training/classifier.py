@@ -138,9 +138,7 @@ def _train(
         learner.resume(state)
     for number in range(state["round"] if state else 0, config.rounds):
         started = time.perf_counter()
-        first = number * config.steps
-        indices = range(first * config.batch, (first + config.steps) * config.batch)
-        share = team.share(indices, config.batch)
+        share = team.share(config.indices(number), config.batch)
         patches = CandidatePatches(data.backgrounds, data.donors, marked, share, config.seed, config.recipe)
         batches = DataLoader(patches, config.batch // team.size, num_workers=config.workers)
         losses = learner.train(batches, verdict_loss, progress)

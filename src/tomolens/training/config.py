@@ -67,6 +67,11 @@ class RunConfig:
         """Batches in the whole run."""
         return self.rounds * self.steps
 
+    def indices(self, number: int) -> range:
+        """The examples that round ``number`` is made of, both counted from 0."""
+        first = number * self.steps * self.batch
+        return range(first, first + self.steps * self.batch)
+
     def to_json(self) -> str:
         """As saved beside the checkpoint."""
         return json.dumps(asdict(self), indent=2, default=list)

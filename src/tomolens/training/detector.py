@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from tomolens.core.errors import OptionError
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.models.detector import peaks_of
 from tomolens.models.inference import Backend, Pass
@@ -23,7 +22,7 @@ from tomolens.training.config import RunConfig
 from tomolens.training.learner import Batch, Learner, Terms, start_network
 from tomolens.training.patches import Patches, PatchRecipe
 from tomolens.training.runs import RunFolder
-from tomolens.training.team import Team, team_of
+from tomolens.training.team import Team, check_shared, team_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,8 +98,7 @@ def train_detector(
     Cancelled
         If ``progress`` asked to stop; the round that was going on is lost.
     """
-    if config.batch % processes:
-        raise OptionError(f"A batch of {config.batch} cannot be shared evenly by {processes} processes.")
+    check_shared(config.batch, processes)
     with team_of(processes, device, _follow, config, data, folder) as team:
         trainer = Trainer(config, data, folder, team)
         trainer.run(progress)
@@ -137,9 +135,8 @@ class Trainer:
 
     def _batches(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Of the round's batches the part that this member takes."""
-        config, first = self.config, self.round * self.config.steps
-        indices = range(first * config.batch, (first + config.steps) * config.batch)
-        share = self.team.share(indices, config.batch)
+        config = self.config
+        share = self.team.share(config.indices(self.round), config.batch)
         patches = Patches(self.data.backgrounds, self.data.donors, self.mined, share, config.seed, config.recipe)
         return DataLoader(patches, config.batch // self.team.size, num_workers=config.workers)
 

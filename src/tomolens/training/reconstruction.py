@@ -17,7 +17,7 @@ from tomolens.core.reconstruction import Job
 from tomolens.training.config import RunConfig
 from tomolens.training.learner import Batch, Learner, Terms, start_network
 from tomolens.training.runs import RunFolder
-from tomolens.training.team import Team, team_of
+from tomolens.training.team import Team, check_shared, team_of
 
 if TYPE_CHECKING:
     import torch
@@ -102,8 +102,7 @@ def train_reconstruction(
 
     Processes, stops and errors as of `tomolens.training.detector.train_detector`.
     """
-    if config.batch % processes:
-        raise OptionError(f"A batch of {config.batch} cannot be shared evenly by {processes} processes.")
+    check_shared(config.batch, processes)
     with team_of(processes, device, _follow, config, data, folder) as team:
         return _train(team, config, lesson_of(config, data, progress), folder, progress)
 
@@ -119,8 +118,7 @@ def _train(team: Team, config: ReconstructionConfig, lesson: Lesson, folder: Pat
         learner.resume(state)
     for number in range(state["round"] if state else 0, config.rounds):
         started = time.perf_counter()
-        first = number * config.steps
-        share = team.share(range(first * config.batch, (first + config.steps) * config.batch), config.batch)
+        share = team.share(config.indices(number), config.batch)
         batches = DataLoader(lesson.examples(share), config.batch // team.size, num_workers=config.workers)
         losses = learner.train(batches, lesson.loss, progress)
         if team.leads:

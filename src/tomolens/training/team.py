@@ -55,8 +55,7 @@ class Team:
         OptionError
             If a batch cannot be shared evenly.
         """
-        if batch % self.size:
-            raise OptionError(f"A batch of {batch} cannot be shared evenly by {self.size} processes.")
+        check_shared(batch, self.size)
         part = batch // self.size
         return [index for place, index in enumerate(indices) if place % batch // part == self.rank]
 
@@ -73,6 +72,18 @@ class Team:
         shown = [value if self.leads else None]
         distributed.broadcast_object_list(shown, device=self.backend.device)
         return shown[0]  # type: ignore[return-value] # the first one's, by now
+
+
+def check_shared(batch: int, processes: int) -> None:
+    """Refuse a batch that processes cannot share evenly.
+
+    Raises
+    ------
+    OptionError
+        With both numbers.
+    """
+    if batch % processes:
+        raise OptionError(f"A batch of {batch} cannot be shared evenly by {processes} processes.")
 
 
 @contextmanager
