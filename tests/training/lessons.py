@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from tomolens.core.progress import Progress
+from tomolens.training.gan import Pictures
 from tomolens.training.learner import Batch, Terms
 from tomolens.training.reconstruction import ReconstructionConfig
 
@@ -44,6 +45,10 @@ class Doubling:
     def loss(self, answer: torch.Tensor, batch: Batch) -> Terms:
         count = torch.tensor(float(len(answer)))
         return {"loss": ((answer - 2 * batch["image"]).abs().mean(dim=(1, 2, 3)).sum(), count)}
+
+    def pictures(self, answer: torch.Tensor, batch: Batch) -> Pictures:
+        """Real images are three times as bright, which the loss knows nothing of."""
+        return Pictures(batch["image"], answer, 3 * batch["image"])
 
 
 def teach(monkeypatch: pytest.MonkeyPatch, config: ReconstructionConfig = TINY) -> None:

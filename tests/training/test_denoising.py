@@ -16,6 +16,7 @@ from tomolens.models.networks import build
 from tomolens.physics.random_noise import Spectrum
 from tomolens.training.clean_slices import CleanStack, clean_stacks, made_clean
 from tomolens.training.denoising import CONFIG, RECIPE, Denoising, add_lesion, lesson, uncertainty_factor
+from tomolens.training.gan import Adversary
 
 EDGE = 32
 SMALL = replace(CONFIG, edge=EDGE, phantom_seeds=(), settings={"channels": [8, 8, 8]}, val_examples=2)
@@ -40,7 +41,49 @@ def test_an_example_depends_on_the_seed_and_its_number_alone() -> None:
     for name, tensor in one[2].items():
         torch.testing.assert_close(tensor, other[0][name], rtol=0, atol=0)
     assert one[2]["image"].shape == (3, EDGE, EDGE)
-    assert not torch.equal(one[1]["image"], one[2]["image"])
+    assert not torch.equal(one[0]["image"], one[2]["image"])
+
+
+def test_the_examples_of_a_pair_differ_by_their_lesions_alone() -> None:
+    wounded, bare, _, another = denoising(lesions=6.0).examples(range(20, 24))
+    lesions = wounded["target"] - bare["target"]
+    assert lesions.abs().max() > 8
+    outside = lesions.abs() < 1e-3
+    torch.testing.assert_close((wounded["image"][1:2] - bare["image"][1:2])[outside], lesions[outside], rtol=0, atol=1e-2)
+    assert not torch.equal(bare["target"], another["target"])
+
+
+def test_a_lesion_that_is_wiped_out_costs_its_whole_contrast_and_noise_costs_none() -> None:
+    examples = denoising(lesions=6.0).examples([20, 21])
+    batch = {name: torch.stack([examples[0][name], examples[1][name]]) for name in examples[0]}
+    batch["sigma"][:] = 1.0
+    doubt, noise = torch.ones_like(batch["target"]), torch.randn(1, 1, EDGE, EDGE)
+
+    def lost(image: torch.Tensor) -> float:
+        part, count = denoising(contrast_weight=1.0).loss(torch.cat([image, doubt], dim=1), batch)["contrast_loss"]
+        return float(part / count)
+
+    assert lost(batch["target"] + noise) == pytest.approx(0, abs=1e-4)
+    assert lost(batch["target"][1:].repeat(2, 1, 1, 1)) == pytest.approx(1, abs=0.3)
+
+
+def test_half_a_pair_is_refused() -> None:
+    batch = {name: tensor[None] for name, tensor in denoising().examples([1])[0].items()}
+    with pytest.raises(OptionError, match="learns from pairs: a process's part of a batch is even, not 1"):
+        denoising().loss(batch["image"], batch)
+
+
+def test_a_gan_is_shown_the_slice_at_four_times_the_dose_whose_noise_is_part_of_the_image_s() -> None:
+    gan = Denoising(replace(SMALL, adversary=Adversary(), start_from="ct-denoiser"), STACKS)
+    shown = [gan.examples([n])[0] for n in range(1, 25, 2)]
+    ratios = [float((e["full"] - e["target"]).std() / (e["image"][1:2] - e["target"]).std()) for e in shown]
+    alike = [np.corrcoef((e["full"] - e["target"]).ravel(), (e["image"][1] - e["target"][0]).ravel())[0, 1] for e in shown]
+    assert np.median(ratios) == pytest.approx(0.5, abs=0.05)
+    assert np.median(alike) == pytest.approx(0.5, abs=0.15)
+    batch = {name: tensor[None] for name, tensor in shown[0].items()}
+    pictures = gan.pictures(torch.cat([batch["full"], batch["sigma"]], dim=1), batch)
+    assert torch.equal(pictures.made, pictures.real)
+    assert 0.2 < float(pictures.given.std()) < 5
 
 
 def test_what_is_held_out_is_never_shown() -> None:
@@ -71,7 +114,7 @@ def test_lesions_are_put_into_the_target_and_not_called_noise() -> None:
 
 
 def test_the_loss_is_least_for_the_truth_and_its_uncertainty_for_the_true_size_of_the_error() -> None:
-    batch = {name: tensor[None] for name, tensor in denoising().examples([1])[0].items()}
+    batch = {name: tensor[None].repeat(2, 1, 1, 1) for name, tensor in denoising().examples([1])[0].items()}
 
     def loss(error: float, doubt: float) -> dict[str, float]:
         answer = torch.cat([batch["target"] + error, torch.full_like(batch["target"], doubt)], dim=1)

@@ -46,10 +46,10 @@ class CleanStack:
         count = len(self.slices_hu)
         return range(count - max(1, count // _HELD_OUT), count)
 
-    def around(self, k: int) -> NDArray[np.float32]:
-        """A slice between its two neighbours, (3, row, column); the end of the stack is repeated."""
+    def around(self, k: int, place: tuple[slice, ...] = ()) -> NDArray[np.float32]:
+        """A slice, or a place of it, between its two neighbours, (3, row, column); the stack's end is repeated."""
         near = np.clip([k - 1, k, k + 1], 0, len(self.slices_hu) - 1)
-        return np.asarray(self.slices_hu[near], np.float32)
+        return np.stack([self.slices_hu[n][place] for n in near]).astype(np.float32)
 
 
 def clean_stacks(folder: Path, phantom_seeds: Sequence[int], progress: Progress = silent) -> list[CleanStack]:

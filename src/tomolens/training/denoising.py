@@ -1,4 +1,8 @@
-"""What the denoising network is shown: clean slices with lesions and noise of every strength and kernel put on them."""
+"""What the denoising network is shown: clean slices with lesions and noise of every strength and kernel put on them.
+
+Examples come in pairs that share the place and the noise; the second has no lesions. So the loss can ask what is left
+of a lesion's contrast, which no average over pixels tells: a network that wipes small faint ones out hardly errs.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ from tomolens.core.reconstruction import Job
 from tomolens.physics.noise import noise_map
 from tomolens.physics.random_noise import Spectrum, random_level
 from tomolens.training.clean_slices import CleanStack, clean_stacks
+from tomolens.training.gan import Pictures
 from tomolens.training.reconstruction import ReconstructionConfig
 
 if TYPE_CHECKING:
@@ -33,14 +38,16 @@ RECIPE: Mapping[str, Any] = {
     "generated": 0.5,
     "single_slices": 0.25,
     "coarse_weight": 2.0,
+    "contrast_weight": 0.3,
 }
 """Defaults of ``ReconstructionConfig.recipe``: the noise, drawn evenly in its logarithm; lesions a patch, on average;
 the share of patches from phantoms; the share whose neighbours repeat the slice, as in a scan of one or of thick
-slices; the weight of the error of means over 4 by 4 pixels, which keeps contrasts and HU."""
+slices; the weight of the error of means over 4 by 4 pixels, which keeps HU; that of what lesions lose of their
+contrast."""
 
 CONFIG = ReconstructionConfig(
     job=Job.DENOISING, rounds=18, steps=150, batch=4, learning_rate=1.5e-3, network="slice_denoiser",
-    settings={"channels": [32, 64, 96]}, phantom_seeds=tuple(range(100, 105)), recipe=RECIPE, val_examples=32,
+    settings={"channels": [48, 96, 128]}, phantom_seeds=tuple(range(100, 105)), recipe=RECIPE, val_examples=32,
 )  # fmt: skip
 
 _MARGIN = 24
@@ -52,11 +59,21 @@ _CUT_OFF_HU = -1024.0
 _LEAST_SCALE_HU = 2.0
 _ROBUST = 0.3
 _POOL = 4
+_FAINT, _SEEN = 0.3, 0.1
+"""Contrast in units of the noise, of means over 4 by 4 pixels: below the first a loss counts for less, below the second
+not at all."""
+_AROUND = 8
+_FULL_DOSE = 0.5
+"""Noise at four times the dose."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examples(Dataset[dict[str, torch.Tensor]]):
-    """Patches by their number: ``image`` (3, edge, edge) and ``target`` (1, edge, edge) in HU, ``sigma`` the map."""
+    """Patches by their number: ``image`` (3, edge, edge) and ``target`` (1, edge, edge) in HU, ``sigma`` the map.
+
+    Where a GAN is trained, also ``full`` (1, edge, edge): the slice at four times the dose, its noise part of that of
+    the image.
+    """
 
     config: ReconstructionConfig
     stacks: Sequence[CleanStack]
@@ -67,18 +84,22 @@ class Examples(Dataset[dict[str, torch.Tensor]]):
         return len(self.indices)
 
     def __getitem__(self, place: int) -> dict[str, torch.Tensor]:
-        rng = np.random.default_rng([self.config.seed, self.indices[place], self.held_out])
+        number, bare = divmod(self.indices[place], 2)
+        rng = np.random.default_rng([self.config.seed, number, self.held_out])
         recipe, edge = self.config.recipe, self.config.edge
         clean = _clean_patch(self.stacks, edge + 2 * _MARGIN, rng, recipe["generated"], self.held_out)
+        wounded = clean.copy()
         for _ in range(rng.poisson(recipe["lesions"])):
-            add_lesion(clean, rng)
+            add_lesion(wounded, rng)
+        clean = clean if bare else wounded
         if rng.random() < recipe["single_slices"]:
-            noisy = np.repeat(_noisy(clean[1:2], rng, recipe), 3, axis=0)
+            noisy, full = (np.repeat(part, 3, axis=0) for part in _noisy(clean[1:2], rng, recipe))
         else:
-            noisy = _noisy(clean, rng, recipe)
+            noisy, full = _noisy(clean, rng, recipe)
         inner = (slice(None), slice(_MARGIN, _MARGIN + edge), slice(_MARGIN, _MARGIN + edge))
-        sigma = noise_map(noisy[1])[None]
-        parts = {"image": noisy, "sigma": sigma, "target": clean[1:2]}
+        parts = {"image": noisy, "sigma": noise_map(noisy[1])[None], "target": clean[1:2]}
+        if self.config.adversary is not None:
+            parts["full"] = full[1:2]
         return {name: torch.from_numpy(np.ascontiguousarray(part[inner])) for name, part in parts.items()}
 
 
@@ -94,7 +115,16 @@ class Denoising:
         return Examples(self.config, self.stacks, indices, held_out)
 
     def loss(self, answer: torch.Tensor, batch: Batch) -> Terms:
-        """Charbonnier's of the errors of pixels and of means, in units of the noise; the uncertainty's likelihood."""
+        """Charbonnier's of the errors of pixels and of means, in units of the noise; of what lesions lose of their
+        contrast, by the contrast; the uncertainty's likelihood.
+
+        Raises
+        ------
+        OptionError
+            If a batch, or a process's part of it, holds half a pair.
+        """
+        if len(answer) % 2:
+            raise OptionError(f"{Job.DENOISING} learns from pairs: a process's part of a batch is even, not {len(answer)}.")
         sigma = batch["sigma"].clamp(min=_LEAST_SCALE_HU)
         error = (answer[:, :1] - batch["target"]) / sigma
         coarse = functional.avg_pool2d(error, _POOL)
@@ -106,7 +136,16 @@ class Denoising:
             "doubt_loss": likely,
         }
         count = torch.tensor(float(len(error)), device=error.device)
-        return {name: (term.mean(dim=(1, 2, 3)).sum(), count) for name, term in terms.items()}
+        summed = {name: (term.mean(dim=(1, 2, 3)).sum(), count) for name, term in terms.items()}
+        lost, seen = _lost_contrast(error, batch["target"], sigma)
+        return {**summed, "contrast_loss": (self.config.recipe["contrast_weight"] * lost, seen)}
+
+    def pictures(self, answer: torch.Tensor, batch: Batch) -> Pictures:
+        """Contrasts to the clean slice's surroundings in units of the noise; real is the slice at four times the dose."""
+        sigma = batch["sigma"].clamp(min=_LEAST_SCALE_HU)
+        slow = functional.avg_pool2d(batch["target"], 2 * _AROUND + 1, 1, _AROUND, count_include_pad=False)
+        images = batch["image"][:, 1:2], answer[:, :1], batch["full"]
+        return Pictures(*((image - slow) / sigma for image in images))
 
 
 def lesson(config: ReconstructionConfig, data: Path, progress: Progress = silent) -> Denoising:
@@ -154,11 +193,12 @@ def add_lesion(slices_hu: NDArray[np.float32], rng: np.random.Generator) -> None
         return
     in_lung = rng.uniform(60, 400) if rng.random() < 0.5 else _SOFT_HU - there
     contrast = in_lung if there < _LUNG_HU else rng.choice([-1, 1]) * np.exp(rng.uniform(np.log(8), np.log(120)))
-    distance = np.hypot(np.arange(rows)[:, None] - center[0], np.arange(columns) - center[1])
     soft = rng.uniform(0.3, 1.0)
+    near = tuple(slice(max(0, int(at - 3 * radius - 10)), int(at + 3 * radius + 11)) for at in center)
+    distance = np.hypot(np.arange(rows)[near[0], None] - center[0], np.arange(columns)[near[1]] - center[1])
     for image, share in zip(slices_hu, (rng.uniform(-0.3, 1), 1.0, rng.uniform(-0.3, 1)), strict=True):
         if share > 0:
-            image += np.float32(contrast) / (1 + np.exp(np.clip((distance - radius * share) / soft, -30, 30)))
+            image[near] += np.float32(contrast) / (1 + np.exp(np.clip((distance - radius * share) / soft, -30, 30)))
 
 
 def _clean_patch(
@@ -169,7 +209,7 @@ def _clean_patch(
     some = kinds[int(rng.random() < generated)] or stacks
     for _ in range(8):
         stack = some[int(rng.integers(len(some)))]
-        patch = _cut(stack.around(rng.choice(stack.held_out if held_out else stack.shown)), size, rng)
+        patch = _cut(stack, int(rng.choice(stack.held_out if held_out else stack.shown)), size, rng)
         if (patch[1] > _AIR_HU).mean() > 0.2:
             break
     share = np.float32(rng.uniform(0.2, 1.0))
@@ -178,22 +218,48 @@ def _clean_patch(
     return np.asarray((turned + 1000) * rng.uniform(0.93, 1.07) - 1000 + rng.uniform(-10, 10), np.float32)
 
 
-def _cut(slices: NDArray[np.float32], size: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    room = [max(0, size - n) for n in slices.shape[1:]]
-    wide = np.pad(slices, ((0, 0), *((n // 2, n - n // 2) for n in room)), mode="symmetric")
-    j, i = (rng.integers(n - size + 1) for n in wide.shape[1:])
-    return wide[:, j : j + size, i : i + size]
+def _cut(stack: CleanStack, k: int, size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A random place of a slice and its neighbours; a slice that is smaller is mirrored at its edges."""
+    starts = [int(rng.integers(max(n - size, 0) + 1)) for n in stack.slices_hu.shape[1:]]
+    patch = stack.around(k, tuple(slice(start, start + size) for start in starts))
+    room = [size - n for n in patch.shape[1:]]
+    return np.pad(patch, ((0, 0), *((n // 2, n - n // 2) for n in room)), "symmetric") if any(room) else patch
 
 
-def _noisy(clean: NDArray[np.float32], rng: np.random.Generator, recipe: Mapping[str, Any]) -> NDArray[np.float32]:
-    """Slices with noise of one spectrum and strength, somewhat alike in neighbours; cut off as scanners do, mostly."""
+def _noisy(
+    clean: NDArray[np.float32], rng: np.random.Generator, recipe: Mapping[str, Any]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Slices with noise of one spectrum and strength, somewhat alike in neighbours, and the same at four times the dose.
+
+    Both are cut off as scanners do, mostly.
+    """
     strength = np.exp(rng.uniform(np.log(recipe["least_noise_hu"]), np.log(recipe["most_noise_hu"])))
-    noise = Spectrum.draw(rng).noise(clean.shape, rng)
-    alike = np.float32(rng.uniform(0, 0.5))
+    spectrum, alike = Spectrum.draw(rng), np.float32(rng.uniform(0, 0.5))
+    kept, further = (_alike(spectrum.noise(clean.shape, rng), alike) for _ in range(2))
+    level = np.float32(strength) * random_level(clean.shape[1:], rng)
+    full = clean + level * (np.float32(_FULL_DOSE) * kept)
+    noisy = full + level * (np.float32(np.sqrt(1 - _FULL_DOSE**2)) * further)
+    least = _CUT_OFF_HU if rng.random() < 0.8 else -np.inf
+    return np.maximum(noisy, np.float32(least)), np.maximum(full, np.float32(least))
+
+
+def _alike(noise: NDArray[np.float32], share: np.float32) -> NDArray[np.float32]:
     if len(noise) > 1:
-        noise[::2] = alike * noise[1] + np.sqrt(1 - alike**2) * noise[::2]
-    noisy = clean + np.float32(strength) * random_level(clean.shape[1:], rng) * noise
-    return np.maximum(noisy, _CUT_OFF_HU) if rng.random() < 0.8 else noisy
+        noise[::2] = share * noise[1] + np.sqrt(1 - share**2) * noise[::2]
+    return noise
+
+
+def _lost_contrast(
+    error: torch.Tensor, target: torch.Tensor, sigma: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far lesions are from their contrast, as shares of it, summed over places of 4 by 4 pixels; and how many.
+
+    What is left of a lesion is the answer's difference between the two examples of a pair, so noise plays no part.
+    """
+    lesion = functional.avg_pool2d((target[::2] - target[1::2]) / sigma[1::2], _POOL).abs()
+    lost = functional.avg_pool2d(error[::2] * (sigma[::2] / sigma[1::2]) - error[1::2], _POOL).abs()
+    there = lesion > _SEEN
+    return (lost / (lesion + _FAINT))[there].sum(), there.sum()
 
 
 def _charbonnier(error: torch.Tensor, robust: float) -> torch.Tensor:

@@ -133,8 +133,7 @@ class Learner:
         self.steps, self.skipped = state["steps"], state["skipped"]
 
     def _step(self, batch: Batch, loss: Loss) -> dict[str, float]:
-        moved = self._moved(batch)
-        terms = self._shared(loss(self._answer(self._asked, moved), moved))
+        terms = self._shared(self._terms(self._moved(batch), loss))
         self.optimizer.zero_grad()
         torch.autograd.backward(torch.stack(list(terms.values())).sum())
         for group in self.optimizer.param_groups:
@@ -148,6 +147,10 @@ class Learner:
         if self.steps % _EMA_EVERY == 0:
             self.averaged.update_parameters(self.network)
         return {name: float(term.detach()) for name, term in terms.items()}
+
+    def _terms(self, batch: Batch, loss: Loss) -> Terms:
+        """The loss of a batch that is on the device."""
+        return loss(self._answer(self._asked, batch), batch)
 
     def _moved(self, batch: Batch) -> dict[str, torch.Tensor]:
         moved = {name: tensor.to(self.team.backend.device) for name, tensor in batch.items()}

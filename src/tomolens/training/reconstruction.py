@@ -15,6 +15,7 @@ from tomolens.core.errors import OptionError
 from tomolens.core.progress import Progress, silent
 from tomolens.core.reconstruction import Job
 from tomolens.training.config import RunConfig
+from tomolens.training.gan import AdversarialLearner, Adversary, Pictures
 from tomolens.training.learner import Batch, Learner, Terms, start_network
 from tomolens.training.runs import RunFolder
 from tomolens.training.team import Team, check_shared, team_of
@@ -46,6 +47,8 @@ class ReconstructionConfig(RunConfig):
     val_examples
         Examples of held-out images (never shown in training) whose loss is logged after each round; nothing is chosen
         by it.
+    adversary
+        Of a run that trains a network on as a GAN: its discriminator, and the weights of its loss.
     """
 
     job: str = Job.DENOISING
@@ -53,9 +56,12 @@ class ReconstructionConfig(RunConfig):
     phantom_seeds: tuple[int, ...] = tuple(range(100, 106))
     recipe: Mapping[str, Any] = field(default_factory=dict)
     val_examples: int = 16
+    adversary: Adversary | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.adversary is not None and self.start_from is None:
+            raise OptionError("A GAN is trained from a network that was trained without: give start_from.")
         if self.job not in set(Job):
             raise OptionError(f"job is {self.job!r}; accepted are {', '.join(Job)}.")
 
@@ -71,6 +77,9 @@ class Lesson(Protocol):
 
     def loss(self, answer: Any, batch: Batch) -> Terms:
         """The terms of the loss; see `tomolens.training.learner.Terms`."""
+
+    def pictures(self, answer: Any, batch: Batch) -> Pictures:
+        """What the discriminator of a GAN is shown."""
 
 
 def lesson_of(config: ReconstructionConfig, data: Path, progress: Progress = silent) -> Lesson:
@@ -103,6 +112,8 @@ def train_reconstruction(
     Processes, stops and errors as of `tomolens.training.detector.train_detector`.
     """
     check_shared(config.batch, processes)
+    if config.adversary is not None and processes > 1:
+        raise OptionError("A GAN is trained by one process.")
     with team_of(processes, device, _follow, config, data, folder) as team:
         return _train(team, config, lesson_of(config, data, progress), folder, progress)
 
@@ -112,7 +123,7 @@ def _follow(team: Team, config: ReconstructionConfig, data: Path, folder: Path) 
 
 
 def _train(team: Team, config: ReconstructionConfig, lesson: Lesson, folder: Path, progress: Progress) -> Learner:
-    learner, run = Learner(start_network(config), config, team), RunFolder(folder, config)
+    learner, run = _learner(team, config, lesson), RunFolder(folder, config)
     state = run.resume(team.backend.device)
     if state is not None:
         learner.resume(state)
@@ -126,6 +137,12 @@ def _train(team: Team, config: ReconstructionConfig, lesson: Lesson, folder: Pat
             rest = {"skipped": learner.skipped, "learning_rate": learner.rate, "seconds": time.perf_counter() - started}
             run.save({**learner.state(), "round": number + 1}, {**row, **rest})
     return learner
+
+
+def _learner(team: Team, config: ReconstructionConfig, lesson: Lesson) -> Learner:
+    if config.adversary is None:
+        return Learner(start_network(config), config, team)
+    return AdversarialLearner(start_network(config), config, team, config.adversary, lesson.pictures)
 
 
 def _held_out(learner: Learner, lesson: Lesson, config: ReconstructionConfig) -> dict[str, float]:
