@@ -70,6 +70,23 @@ def test_the_loss_starts_at_all_of_what_back_projection_leaves_out_and_a_trainin
     assert learner.judge([batch], taught.loss)["left"] < 0.9
 
 
+def test_a_gan_is_shown_thin_slices_in_their_order_beside_the_thick_ones():
+    taught = replace(shown(), gan=True)
+    batch = batch_of(taught, 12)
+    n, _, k, i = batch["image"].shape
+    answer = torch.cat([batch["target"][:, :factor].repeat(1, 2, 1, 1) for factor in FACTORS], dim=1)
+    pictures = taught.pictures(answer, batch)
+    assert pictures.given.shape == pictures.made.shape == pictures.real.shape == (n, 1, 2 * k, i)
+    torch.testing.assert_close(pictures.made, pictures.real)
+    order = [at for factor in FACTORS for at in range(n) if batch["factor"][at] == factor]
+    for place, at in enumerate(order):
+        factor = int(batch["factor"][at])
+        whole = 2 * k // factor
+        mean = pictures.real[place, 0, : whole * factor].reshape(whole, factor, i).mean(dim=1)
+        torch.testing.assert_close(mean, batch["image"][at, 0, :whole], rtol=0, atol=1e-3)
+        torch.testing.assert_close(pictures.given[place, 0, :factor], batch["image"][at, 0, :1].expand(factor, -1))
+
+
 def test_the_uncertainty_is_scaled_until_19_of_20_held_out_errors_lie_within_two_of_it():
     taught = shown(noise=40.0)
     network = build(TINY.network, TINY.settings).eval()

@@ -26,6 +26,7 @@ from tomolens.models.super_resolution import usual_difference
 from tomolens.phantoms.brain import brain_phantom
 from tomolens.phantoms.chest import chest_phantom
 from tomolens.physics.slices import averaged, back_projected
+from tomolens.training.gan import Pictures
 from tomolens.training.reconstruction import ReconstructionConfig
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def lesson(config: ReconstructionConfig, data: Path, progress: Progress = silent
     planes += list(_phantoms(config.phantom_seeds, progress))
     if not planes:
         raise ReadError(f"{data} holds no volume to learn from: ct/*.nii.gz, mri/*.nii.gz, lidc_cubes51/cubes.npz.")
-    return SliceLesson(tuple(planes), Recipe.of(config.recipe), config.edge, config.seed)
+    gan = config.adversary is not None
+    return SliceLesson(tuple(planes), Recipe.of(config.recipe), config.edge, config.seed, gan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +148,8 @@ class SliceLesson:
     recipe: Recipe
     edge: int
     seed: int
+    gan: bool = False
+    gan: bool = False
 
     def examples(self, indices: Sequence[int], *, held_out: bool = False) -> Dataset[dict[str, torch.Tensor]]:
         """Examples of planes that are shown in training, or of those that are not."""
@@ -170,6 +174,24 @@ class SliceLesson:
         return {"left": (error, scale.detach()), "sigma": (doubt, torch.ones_like(doubt) * len(batch["factor"]))}
 
 
+    def pictures(self, answer: torch.Tensor, batch: Batch) -> Pictures:
+        """The first thin slices of each plane, in units of the usual difference between thick ones."""
+        parts = []
+        for factor in FACTORS:
+            rows = batch["factor"] == factor
+            if bool(rows.any()):
+                first, projected = offsets_of(factor), batch["projected"][rows, :factor]
+                made, real = answer[rows, first : first + factor], batch["target"][rows, :factor]
+                thick = batch["image"][rows].expand(-1, factor, -1, -1)
+                parts.append([_thin(part) for part in (thick, projected + made, projected + real)])
+        return Pictures(*(torch.cat(some) for some in zip(*parts, strict=True)))
+
+
+def _thin(slices: torch.Tensor) -> torch.Tensor:
+    """(n, factor, k, i) to (n, 1, 2 * k, i): of the thin slices the first, as many for each factor."""
+    return slices.transpose(1, 2).flatten(1, 2)[:, None, : FACTORS[0] * slices.shape[2]]
+
+
 class _Examples(Dataset[dict[str, torch.Tensor]]):
     def __init__(self, lesson: SliceLesson, indices: Sequence[int], held_out: bool) -> None:
         self.lesson, self.indices, self.held_out = lesson, indices, held_out
@@ -184,22 +206,29 @@ class _Examples(Dataset[dict[str, torch.Tensor]]):
 def example(lesson: SliceLesson, index: int, held_out: bool) -> dict[str, torch.Tensor]:
     """Thick slices of one plane, and what the thin ones hold beyond back-projection.
 
-    ``image`` (1, slices, edge), ``target`` (5, slices, edge) of which ``factor`` are used, ``setting`` (2,).
+    ``image`` (1, slices, edge), ``target`` (5, slices, edge) of which ``factor`` are used, ``setting`` (2,); for a GAN
+    also ``projected``, to which the target is added.
     """
     rng = np.random.default_rng([lesson.seed, int(held_out), index])
     factor = int(rng.choice(FACTORS))
     thin, spacing = _sharp(lesson, factor, rng, held_out)
     measured = averaged(thin, factor)
-    rest = (thin - back_projected(measured, factor)).reshape(lesson.recipe.slices, factor, -1)
+    projected = back_projected(measured, factor)
     scale = np.float32(rng.uniform(0.5, 2.0) * rng.choice((-1, 1)) / usual_difference(measured))
-    target = np.zeros((FACTORS[-1], *measured.shape), np.float32)
-    target[:factor] = rest.transpose(1, 0, 2) * scale
-    return {
+    shown = {
         "image": torch.from_numpy((measured - measured.mean()) * scale)[None],
-        "target": torch.from_numpy(target),
+        "target": _by_offset((thin - projected) * scale, factor),
         "setting": torch.tensor(setting_of(factor, factor * spacing[0], spacing[1])),
         "factor": torch.tensor(factor),
     }
+    return shown | ({"projected": _by_offset((projected - measured.mean()) * scale, factor)} if lesson.gan else {})
+
+
+def _by_offset(thin: Plane, factor: int) -> torch.Tensor:
+    """(slices * factor, edge) to (5, slices, edge): the first thin slice of each thick one, the second, ..., zeros."""
+    apart = np.zeros((FACTORS[-1], len(thin) // factor, thin.shape[1]), np.float32)
+    apart[:factor] = thin.reshape(-1, factor, thin.shape[1]).transpose(1, 0, 2)
+    return torch.from_numpy(apart)
 
 
 def sigma_scale(network: nn.Module, lesson: SliceLesson, count: int) -> tuple[float, ...]:
