@@ -149,7 +149,6 @@ class SliceLesson:
     edge: int
     seed: int
     gan: bool = False
-    gan: bool = False
 
     def examples(self, indices: Sequence[int], *, held_out: bool = False) -> Dataset[dict[str, torch.Tensor]]:
         """Examples of planes that are shown in training, or of those that are not."""
