@@ -15,6 +15,8 @@ from tests.training.lessons import TINY, teach
 from tomolens.cli.main import app
 from tomolens.cli.train import configured
 from tomolens.training.detector import TrainConfig
+from tomolens.training.gan import Adversary
+from tomolens.training.learner import start_network
 from tomolens.training.reconstruction import ReconstructionConfig
 
 RUN = CliRunner()
@@ -71,6 +73,21 @@ def test_a_reconstruction_is_trained_with_its_jobs_defaults_under_the_options(
     assert "Trained 3 steps" in result.output
     saved = ReconstructionConfig.from_json((tmp_path / "run" / "config.json").read_text())
     assert saved == replace(TINY, rounds=1, val_examples=2)
+
+
+def test_a_gan_starts_from_a_model_and_keeps_the_weights_that_the_file_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teach(monkeypatch)
+    monkeypatch.setattr("tomolens.training.reconstruction.start_network", lambda config: start_network(TINY))
+    words = ["reconstruction", "ct-denoising", "--data", tmp_path, "-o", tmp_path / "run", "--device", "cpu", "--gan"]
+    assert "give start_from (--start-from)" in refused(*words)
+    (tmp_path / "mine.json").write_text('{"edge": 32, "adversary": {"channels": 8, "faithful": 0.5, "layers": 1}}')
+    words += ["--start-from", "any", "--rounds", 1, "--config", tmp_path / "mine.json"]
+    result = RUN.invoke(app, ["train", *map(str, words)])
+    assert result.exit_code == 0, result.output
+    saved = ReconstructionConfig.from_json((tmp_path / "run" / "config.json").read_text())
+    assert saved.adversary == Adversary(channels=8, faithful=0.5, layers=1)
 
 
 def test_every_field_of_the_configuration_can_be_set(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_gan_from_nothing_and_one_of_several_processes_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(OptionError, match="give start_from"):
-        ReconstructionConfig(adversary=Adversary())
+        train_reconstruction(replace(TINY, adversary=ADVERSARY), tmp_path, tmp_path / "run", "cpu")
     with pytest.raises(OptionError, match="channels, layers and learning_rate are above 0"):
         Adversary(channels=0)
     read = ReconstructionConfig.from_json(replace(TINY, start_from="any", adversary=ADVERSARY).to_json())

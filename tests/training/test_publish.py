@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tomolens.models.weights import load_weights
 from tomolens.training.classifier import ClassifierConfig
 from tomolens.training.config import RunConfig
 from tomolens.training.curves import draw_reliability
+from tomolens.training.gan import Adversary
 from tomolens.training.learner import Learner, start_network
 from tomolens.training.publish import Publication, publish
 from tomolens.training.runs import CHECKPOINT, RunFolder
@@ -92,6 +94,12 @@ def test_a_reconstruction_is_published_with_its_ranges_and_what_was_fitted_later
     assert read.input.min_extent_mm == 0.5
     assert "`benchmarks/reconstruction.py`" in (tmp_path / "bundle" / "docs" / "README.md").read_text()
     assert "default_min_score" not in json.loads((tmp_path / "bundle" / "configs" / "metadata.json").read_text())
+
+
+def test_a_gan_s_card_says_that_it_is_one_though_nobody_said_so(tmp_path: Path) -> None:
+    run_in(tmp_path / "run", replace(TINY, start_from="any", adversary=Adversary()), network=start_network(TINY))
+    bundle = publish(tmp_path / "run", said(**DENOISER), tmp_path / "bundle")
+    assert Bundle.open(bundle.folder).card.generative
 
 
 def test_publishing_changes_no_answer_even_where_a_variance_overflows_half_precision(tmp_path: Path) -> None:

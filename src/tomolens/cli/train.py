@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -125,6 +126,9 @@ def reconstruction(
     batch: BatchSize = None,
     learning_rate: Rate = None,
     start_from: StartFrom = None,
+    gan: Annotated[
+        bool, typer.Option("--gan", help="Train on the model of --start-from against a discriminator.")
+    ] = False,
     phantoms: Phantoms = None,
     workers: Workers = None,
     device: Device = "auto",
@@ -134,14 +138,17 @@ def reconstruction(
 
     \b
       tomolens train reconstruction ct-denoising --data scans/ -o run/
+      tomolens train reconstruction ct-denoising --data scans/ -o gan/ --start-from ct-denoiser --gan
 
-    Configuration and OUT as of `tomolens train detector`.
-    """  # noqa: D301 - \b keeps typer from wrapping the example
+    Configuration and OUT as of `tomolens train detector`. The weights of a GAN's loss stand in --config as "adversary".
+    """  # noqa: D301 - \b keeps typer from wrapping the examples
+    from tomolens.training.gan import Adversary
     from tomolens.training.reconstruction import ReconstructionConfig, config_for, train_reconstruction
 
     wishes = _wishes(seed, rounds, steps, batch, learning_rate, start_from, phantoms, workers)
     with refusals(), told() as tell:
         chosen = configured(ReconstructionConfig, out, config, {**wishes, "job": str(job)}, config_for(job))
+        chosen = replace(chosen, adversary=chosen.adversary or Adversary()) if gan else chosen
         train_reconstruction(chosen, data, out, device, processes=processes, progress=tell)
     _trained(chosen, out)
 

@@ -38,7 +38,7 @@ RECIPE: Mapping[str, Any] = {
     "generated": 0.5,
     "single_slices": 0.25,
     "coarse_weight": 2.0,
-    "contrast_weight": 0.3,
+    "contrast_weight": 1.0,
 }
 """Defaults of ``ReconstructionConfig.recipe``: the noise, drawn evenly in its logarithm; lesions a patch, on average;
 the share of patches from phantoms; the share whose neighbours repeat the slice, as in a scan of one or of thick
@@ -115,8 +115,7 @@ class Denoising:
         return Examples(self.config, self.stacks, indices, held_out)
 
     def loss(self, answer: torch.Tensor, batch: Batch) -> Terms:
-        """Charbonnier's of the errors of pixels and of means, in units of the noise; of what lesions lose of their
-        contrast, by the contrast; the uncertainty's likelihood.
+        """What is wrong with pixels and means, in units of the noise, and with contrasts; the uncertainty's likelihood.
 
         Raises
         ------
@@ -124,7 +123,7 @@ class Denoising:
             If a batch, or a process's part of it, holds half a pair.
         """
         if len(answer) % 2:
-            raise OptionError(f"{Job.DENOISING} learns from pairs: a process's part of a batch is even, not {len(answer)}.")
+            raise OptionError(f"Denoising learns from pairs: a process's part of a batch is even, not {len(answer)}.")
         sigma = batch["sigma"].clamp(min=_LEAST_SCALE_HU)
         error = (answer[:, :1] - batch["target"]) / sigma
         coarse = functional.avg_pool2d(error, _POOL)
@@ -141,7 +140,7 @@ class Denoising:
         return {**summed, "contrast_loss": (self.config.recipe["contrast_weight"] * lost, seen)}
 
     def pictures(self, answer: torch.Tensor, batch: Batch) -> Pictures:
-        """Contrasts to the clean slice's surroundings in units of the noise; real is the slice at four times the dose."""
+        """Contrasts to the clean surroundings in units of the noise; real is the slice at four times the dose."""
         sigma = batch["sigma"].clamp(min=_LEAST_SCALE_HU)
         slow = functional.avg_pool2d(batch["target"], 2 * _AROUND + 1, 1, _AROUND, count_include_pad=False)
         images = batch["image"][:, 1:2], answer[:, :1], batch["full"]
@@ -229,7 +228,7 @@ def _cut(stack: CleanStack, k: int, size: int, rng: np.random.Generator) -> NDAr
 def _noisy(
     clean: NDArray[np.float32], rng: np.random.Generator, recipe: Mapping[str, Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Slices with noise of one spectrum and strength, somewhat alike in neighbours, and the same at four times the dose.
+    """Slices with noise of one spectrum and strength, somewhat alike in neighbours, and those at four times the dose.
 
     Both are cut off as scanners do, mostly.
     """
@@ -249,9 +248,7 @@ def _alike(noise: NDArray[np.float32], share: np.float32) -> NDArray[np.float32]
     return noise
 
 
-def _lost_contrast(
-    error: torch.Tensor, target: torch.Tensor, sigma: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _lost_contrast(error: torch.Tensor, target: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How far lesions are from their contrast, as shares of it, summed over places of 4 by 4 pixels; and how many.
 
     What is left of a lesion is the answer's difference between the two examples of a pair, so noise plays no part.

@@ -121,7 +121,7 @@ class AdversarialLearner(Learner):
         """Its loss, after which it has learned; nothing of it teaches the network."""
         self.discriminator.requires_grad_(True)
         made, real = (self._features(pictures.given, image)[-1] for image in (pictures.made.detach(), pictures.real))
-        loss = 0.5 * (self._judged(made, False, True) + self._judged(real, True, True))
+        loss: torch.Tensor = 0.5 * (self._judged(made, False, True) + self._judged(real, True, True))
         self.critic.zero_grad()
         torch.autograd.backward(loss)
         self.critic.step()

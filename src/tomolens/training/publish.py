@@ -85,7 +85,7 @@ class Publication:
     settings
         Further arguments of the network, above those of the run: what was fitted after the training.
     second_stage, calibration, calibrated_for, ranges, generative, experimental
-        As of `tomolens.core.card.ModelCard`; left out where empty.
+        As of `tomolens.core.card.ModelCard`; left out where empty. A run with an adversary is generative, said or not.
     authors
         Whose model it is.
     reliability
@@ -246,7 +246,7 @@ def _ours(publication: Publication, config: RunConfig, rounds: int) -> dict[str,
         "calibration": dict(publication.calibration),
         "calibrated_for": dict(publication.calibrated_for),
         "ranges": {name: list(bounds) for name, bounds in publication.ranges.items()},
-        "generative": publication.generative,
+        "generative": publication.generative or getattr(config, "adversary", None) is not None,
         "experimental": publication.experimental,
     }
     return {

@@ -60,8 +60,6 @@ class ReconstructionConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.adversary is not None and self.start_from is None:
-            raise OptionError("A GAN is trained from a network that was trained without: give start_from.")
         if self.job not in set(Job):
             raise OptionError(f"job is {self.job!r}; accepted are {', '.join(Job)}.")
 
@@ -110,8 +108,15 @@ def train_reconstruction(
     """Train in ``folder`` to the last round; called again after a stop, it goes on from the last finished round.
 
     Processes, stops and errors as of `tomolens.training.detector.train_detector`.
+
+    Raises
+    ------
+    OptionError
+        If a GAN is to start from nothing, or to be trained by several processes.
     """
     check_shared(config.batch, processes)
+    if config.adversary is not None and config.start_from is None:
+        raise OptionError("A GAN starts from a network that was trained without: give start_from (--start-from).")
     if config.adversary is not None and processes > 1:
         raise OptionError("A GAN is trained by one process.")
     with team_of(processes, device, _follow, config, data, folder) as team:

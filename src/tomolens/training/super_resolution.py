@@ -172,7 +172,6 @@ class SliceLesson:
                 doubt = doubt + (wrong.detach() / width + width.log()).mean(dim=(1, 2, 3)).sum() * _SIGMA_WEIGHT
         return {"left": (error, scale.detach()), "sigma": (doubt, torch.ones_like(doubt) * len(batch["factor"]))}
 
-
     def pictures(self, answer: torch.Tensor, batch: Batch) -> Pictures:
         """The first thin slices of each plane, in units of the usual difference between thick ones."""
         parts = []
