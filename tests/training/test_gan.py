@@ -55,7 +55,7 @@ def test_each_of_the_two_learns_by_its_own_loss_alone() -> None:
     judged = weights(gan.discriminator)
     gan.optimizer.step()
     assert torch.equal(weights(gan.discriminator), judged)
-    assert set(terms) == {"loss", "discriminator_loss", "deceit_loss", "features_loss", "coarse_loss"}
+    assert set(terms) == {"loss", *(f"gan_{name}_loss" for name in ("discriminator", "deceit", "features", "coarse"))}
 
 
 def test_the_network_comes_nearer_to_what_is_real_than_its_old_loss_would_have_it() -> None:
@@ -87,7 +87,7 @@ def test_a_gan_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monkeyp
     parts = train_reconstruction(config, tmp_path, tmp_path / "parts", "cpu")
     assert torch.equal(weights(whole.network), weights(parts.network))
     assert torch.equal(weights(whole.discriminator), weights(parts.discriminator))  # type: ignore[attr-defined]
-    assert "deceit_loss" in read_log(tmp_path / "parts")[-1]
+    assert "gan_deceit_loss" in read_log(tmp_path / "parts")[-1]
 
 
 def test_a_gan_from_nothing_and_one_of_several_processes_are_refused(

@@ -44,7 +44,7 @@ class Adversary:
     layers: int = 3
     learning_rate: float = 2e-4
     deceit: float = 1.0
-    features: float = 1.0
+    features: float = 4.0
     coarse: float = 2.0
     faithful: float = 0.2
 
@@ -114,7 +114,7 @@ class AdversarialLearner(Learner):
         pictures = self._pictures(answer, batch)
         faithful = {name: (self.adversary.faithful * part, n) for name, (part, n) in loss(answer, batch).items()}
         count = torch.tensor(float(len(pictures.made)), device=pictures.made.device)
-        means = {"discriminator_loss": self._discriminate(pictures), **self._deceive(pictures)}
+        means = {"gan_discriminator_loss": self._discriminate(pictures), **self._deceive(pictures)}
         return {**faithful, **{name: (count * mean, count) for name, mean in means.items()}}
 
     def _discriminate(self, pictures: Pictures) -> torch.Tensor:
@@ -135,9 +135,9 @@ class AdversarialLearner(Learner):
         off = torch.stack([functional.l1_loss(one, other) for one, other in zip(seen, wanted, strict=True)]).mean()
         coarse = functional.avg_pool2d(pictures.made - pictures.real, _COARSE).abs().mean()
         return {
-            "deceit_loss": self.adversary.deceit * self._judged(judgement, True, False),
-            "features_loss": self.adversary.features * off,
-            "coarse_loss": self.adversary.coarse * coarse,
+            "gan_deceit_loss": self.adversary.deceit * self._judged(judgement, True, False),
+            "gan_features_loss": self.adversary.features * off,
+            "gan_coarse_loss": self.adversary.coarse * coarse,
         }
 
     def _features(self, given: torch.Tensor, image: torch.Tensor) -> list[torch.Tensor]:
