@@ -117,6 +117,8 @@ class Denoising:
     def loss(self, answer: torch.Tensor, batch: Batch) -> Terms:
         """What is wrong with pixels and means, in units of the noise, and with contrasts; the uncertainty's likelihood.
 
+        A GAN's pixels are held to the slice at four times the dose.
+
         Raises
         ------
         OptionError
@@ -129,8 +131,9 @@ class Denoising:
         coarse = functional.avg_pool2d(error, _POOL)
         doubt = answer[:, 1:] / sigma
         likely = doubt.log() + 0.5 * (error.detach() / doubt) ** 2
+        grain = (answer[:, :1] - batch.get("full", batch["target"])) / sigma
         terms = {
-            "fine_loss": _charbonnier(error, _ROBUST),
+            "fine_loss": _charbonnier(grain, _ROBUST),
             "coarse_loss": self.config.recipe["coarse_weight"] * _charbonnier(coarse, _ROBUST / _POOL),
             "doubt_loss": likely,
         }

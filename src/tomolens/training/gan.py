@@ -33,7 +33,7 @@ class Adversary:
     channels, layers
         Of the discriminator: those of its first layer, and how many halve the image.
     learning_rate
-        The discriminator's own, constant.
+        Peak of the discriminator's own, which follows the network's.
     deceit, features, coarse, faithful
         Weights: of deceiving the discriminator; of the difference between its features of the image that was made and
         of the real one; of the difference between their means over 8 by 8 pixels, so that nothing large is invented;
@@ -43,10 +43,10 @@ class Adversary:
     channels: int = 64
     layers: int = 3
     learning_rate: float = 2e-4
-    deceit: float = 1.0
-    features: float = 4.0
-    coarse: float = 2.0
-    faithful: float = 0.2
+    deceit: float = 0.3
+    features: float = 2.0
+    coarse: float = 1.0
+    faithful: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.channels, self.layers) < 1 or self.learning_rate <= 0:
@@ -122,6 +122,8 @@ class AdversarialLearner(Learner):
         self.discriminator.requires_grad_(True)
         made, real = (self._features(pictures.given, image)[-1] for image in (pictures.made.detach(), pictures.real))
         loss: torch.Tensor = 0.5 * (self._judged(made, False, True) + self._judged(real, True, True))
+        for group in self.critic.param_groups:
+            group["lr"] = self.adversary.learning_rate * self.schedule.rate(self.steps) / self.schedule.peak
         self.critic.zero_grad()
         torch.autograd.backward(loss)
         self.critic.step()
