@@ -6,6 +6,7 @@ import torch
 
 from tomolens.models.mri_tensors import started, tensors_of
 from tomolens.models.networks import build
+from tomolens.models.unrolled import UnrolledSense
 from tomolens.physics.masks import MaskKind, sampling_mask
 from tomolens.physics.sense import Measured
 from tomolens.physics.undersampling import invented_coils, measured
@@ -23,7 +24,10 @@ def a_slice(kind: MaskKind = MaskKind.RANDOM, seed: int = 1) -> Measured:
 
 
 def batch(*slices: Measured) -> list[torch.Tensor]:
-    return [torch.stack(parts) for parts in zip(*[tensors_of(each).values() for each in slices], strict=True)]
+    return [
+        torch.stack(parts)
+        for parts in zip(*[tensors_of(each, UnrolledSense.inputs).values() for each in slices], strict=True)
+    ]
 
 
 @pytest.fixture

@@ -43,6 +43,18 @@ def test_espirit_finds_maps_better_than_the_low_resolution_image_does():
     assert np.percentile(by_kernel, 2) > np.percentile(by_image, 2)
 
 
+def test_maps_are_right_up_to_the_edges_of_a_field_that_the_object_fills():
+    rng = np.random.default_rng(4)
+    maps = invented_coils((1, *SHAPE), 6, rng)[0]
+    data = to_kspace(maps * (1 + 0.3 * rng.random(SHAPE, np.float32)))
+    found = espirit(data[:, 36:60, 28:52].astype(np.complex64), SHAPE)
+    like = np.abs((found.conj() * maps).sum(axis=0))
+    edge = np.ones(SHAPE, bool)
+    edge[4:-4, 4:-4] = False
+    assert like[edge].mean() > 0.98
+    assert like[~edge].mean() > 0.995
+
+
 def test_a_small_centre_still_gives_maps_and_a_single_coil_is_one_everywhere():
     data, true = measured(4)
     found = sensitivities(data[:, 44:52, 36:44].astype(np.complex64), SHAPE)

@@ -11,7 +11,16 @@ import torch
 from tomolens.core.errors import OptionError
 from tomolens.models.networks import build
 from tomolens.training.learner import start_network
-from tomolens.training.mri import CONFIG, Plane, doubt_scale, lesson, reconstruction_loss, structural_similarity
+from tomolens.training.mri import (
+    CONFIG,
+    Plane,
+    cut_or_surrounded,
+    doubt_scale,
+    lesson,
+    reconstruction_loss,
+    source_of,
+    structural_similarity,
+)
 from tomolens.training.reconstruction import config_for, train_reconstruction
 
 TINY = replace(
@@ -106,3 +115,31 @@ def test_the_doubt_is_scaled_until_two_thirds_of_tissue_lie_within_one_deviation
 def test_a_plane_knows_the_scan_that_it_was_cut_from(data):
     assert {plane.scan for plane in lesson(TINY, data, silent).shown} == {"ball.nii.gz"}
     assert Plane(np.zeros((2, 2), np.float32), (1.0, 1.0)).scan == ""
+
+
+def test_an_example_comes_again_to_the_worker_that_made_it():
+    batch, shown = 4, 3
+    sources = [source_of(index, batch, shown) for index in range(batch * 6 * 300)]
+    blocks = [sources[first : first + batch * 6] for first in range(0, len(sources), batch * 6)]
+    assert all(each == list(range(each[0], each[0] + batch * 6)) and each[0] % (batch * 6) == 0 for each in blocks)
+    counts = np.unique(sources[: -batch * 6 * 60], return_counts=True)[1]
+    assert np.median(counts) == shown
+    assert [source_of(index, batch, 1) for index in range(50)] == list(range(50))
+
+
+def test_an_example_that_comes_again_is_the_same(data):
+    config = replace(TINY, recipe={"shown": 2})
+    kept, alone = lesson(config, data, silent).examples(range(24)), lesson(TINY, data, silent)
+    for index in (0, 12, 13):
+        source = source_of(index, TINY.batch, 2)
+        for name, tensor in kept[index].items():
+            torch.testing.assert_close(tensor, alone.examples([source])[0][name])
+
+
+@pytest.mark.parametrize("shape", [(20, 60), (60, 20), (9, 9)])
+def test_what_is_not_interpolated_is_cut_or_surrounded_with_air(shape):
+    image = np.full((40, 30), 2.0, np.float32)
+    placed = cut_or_surrounded(image, shape, np.random.default_rng(3))
+    assert placed.shape == shape
+    assert set(np.unique(placed)) <= {0.0, 2.0}
+    assert (placed > 0).sum() > 0.2 * min(placed.size, image.size / 4)

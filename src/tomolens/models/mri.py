@@ -18,7 +18,7 @@ from tomolens.models.classical import METHODS, Classical
 from tomolens.models.inference import Backend, until_it_fits
 from tomolens.models.manifest import Manifest
 from tomolens.models.mri_checks import checks_of, held_out_misfit, measurement
-from tomolens.models.mri_tensors import tensors_of
+from tomolens.models.mri_tensors import inputs_of, tensors_of
 from tomolens.models.varnet import magnitude
 from tomolens.models.weights import filled
 from tomolens.physics.sense import MOST_COILS, Measured, tuned_cg, tuned_tv, zero_filled
@@ -161,15 +161,15 @@ class _Network:
 
 
 class Unrolled(_Network):
-    """The project's own network; see `tomolens.models.unrolled.UnrolledSense`."""
+    """The project's own networks; see `tomolens.models.unrolled` and `tomolens.models.cascade`."""
 
     most_coils: int | None = MOST_COILS
 
     def __call__(self, measured: Measured) -> Answer:
         """Image and uncertainty of one slice."""
-        batch = tensors_of(measured)
 
         def work(network: nn.Module, device: torch.device) -> NDArray[np.float32]:
+            batch = tensors_of(measured, inputs_of(network))
             answer: torch.Tensor = network(*(tensor[None].to(device) for tensor in batch.values()))
             return np.asarray(answer[0].float().cpu().numpy(), np.float32)
 

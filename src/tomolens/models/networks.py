@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tomolens.core.errors import ModelError
+from tomolens.models.cascade import CascadedSense
 from tomolens.models.monai_networks import PREFIX, monai_network
 from tomolens.models.retina_net import retina_net
 from tomolens.models.slice_denoiser import SliceDenoiser
@@ -123,6 +124,7 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "retina_net": retina_net,
     "slice_net": SliceNet,
     "unrolled_sense": UnrolledSense,
+    "cascaded_sense": CascadedSense,
     "var_net": var_net,
     "slice_denoiser": SliceDenoiser,
 }

@@ -62,16 +62,16 @@ class UnrolledSense(nn.Module):
         noise: torch.Tensor,
     ) -> torch.Tensor:
         """See the class."""
-        known, phase = _known(noise, acquired), _smooth_phase(start)
-        measured = _Measurement.of(image, maps, acquired).turned(phase)
-        first = found = _real(_complex(start) * phase.conj())
+        known, phase = known_of(noise, acquired), smooth_phase(start)
+        measured = Measurement.of(image, maps, acquired).turned(phase)
+        first = found = as_real(as_complex(start) * phase.conj())
         for _ in range(self.rounds):
-            fitted = _real(measured.fitted(_complex(found), _LEAST_WEIGHT, _STEPS))
+            fitted = as_real(measured.fitted(as_complex(found), _LEAST_WEIGHT, _STEPS))
             found = self.prior(found, fitted - found, known)
         weight = torch.exp(_TRUST_PACE * (self.trust[0] + self.trust[1] * known[:, :1, None]))
-        answer = measured.fitted(_complex(found), weight, 1)
-        seen = torch.cat([_real(answer), _real(answer) - first], dim=1).detach()
-        return torch.cat([_real(answer * phase), self.doubt(seen, known) + self.log_scale], dim=1)
+        answer = measured.fitted(as_complex(found), weight, 1)
+        seen = torch.cat([as_real(answer), as_real(answer) - first], dim=1).detach()
+        return torch.cat([as_real(answer * phase), self.doubt(seen, known) + self.log_scale], dim=1)
 
 
 class Prior(nn.Module):
@@ -80,18 +80,18 @@ class Prior(nn.Module):
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         fine, middle, coarse = channels
-        self.opening = nn.Sequential(_conv(24, fine), _conv(fine, fine))
-        self.down = nn.ModuleList([_conv(4 * fine, middle, kernel=1), _conv(4 * middle, coarse, kernel=1)])
-        self.inner = nn.ModuleList([_conv(middle, middle), nn.Sequential(_conv(coarse, coarse), _conv(coarse, coarse))])
-        self.up = nn.ModuleList([_conv(middle, 4 * fine, kernel=1), _conv(coarse, 4 * middle, kernel=1)])
-        self.joined = nn.ModuleList([_conv(fine, fine), _conv(middle, middle)])
+        self.opening = nn.Sequential(conv(24, fine), conv(fine, fine))
+        self.down = nn.ModuleList([conv(4 * fine, middle, kernel=1), conv(4 * middle, coarse, kernel=1)])
+        self.inner = nn.ModuleList([conv(middle, middle), nn.Sequential(conv(coarse, coarse), conv(coarse, coarse))])
+        self.up = nn.ModuleList([conv(middle, 4 * fine, kernel=1), conv(coarse, 4 * middle, kernel=1)])
+        self.joined = nn.ModuleList([conv(fine, fine), conv(middle, middle)])
         self.last = nn.Conv2d(fine, 8, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type] # it has one
 
     def forward(self, image: torch.Tensor, missed: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """An image and how it misses its measurement, both (n, 2, row, column), to a better image."""
-        fine = self.opening(_packed(torch.cat([image, missed], dim=1), known))
+        fine = self.opening(packed(torch.cat([image, missed], dim=1), known))
         middle = self.inner[0](self.down[0](pixel_unshuffle(fine, 2)))
         coarse = self.inner[1](self.down[1](pixel_unshuffle(middle, 2)))
         middle = self.joined[1](middle + pixel_shuffle(self.up[1](coarse), 2))
@@ -106,18 +106,18 @@ class Doubt(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(_conv(24, width), _conv(width, width), nn.Conv2d(width, 4, 3, padding=1))
+        self.layers = nn.Sequential(conv(24, width), conv(width, width), nn.Conv2d(width, 4, 3, padding=1))
         nn.init.constant_(self.layers[-1].bias, _START_LOG_SIGMA)  # type: ignore[arg-type] # it is a tensor
 
     def forward(self, seen: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """See the class."""
         rows, columns = seen.shape[-2:]
-        answer: torch.Tensor = pixel_shuffle(self.layers(_packed(seen, known)), 2)[..., :rows, :columns]
+        answer: torch.Tensor = pixel_shuffle(self.layers(packed(seen, known)), 2)[..., :rows, :columns]
         return answer.float().clamp(max=_MOST_LOG_SIGMA)
 
 
 @dataclass(frozen=True, eq=False)
-class _Measurement:
+class Measurement:
     """The normal equations of a batch of measurements: complex ``wanted`` (n, row, column) is what they should give."""
 
     wanted: torch.Tensor
@@ -126,16 +126,16 @@ class _Measurement:
     axes: tuple[int, ...]
 
     @classmethod
-    def of(cls, image: torch.Tensor, maps: torch.Tensor, acquired: torch.Tensor) -> _Measurement:
+    def of(cls, image: torch.Tensor, maps: torch.Tensor, acquired: torch.Tensor) -> Measurement:
         """Transforms are left out along an axis that every slice of the batch has measured whole."""
         changes = [bool((acquired != acquired.narrow(axis, 0, 1)).any()) for axis in (-2, -1)]
         axes = tuple(axis for axis, changed in zip((-2, -1), changes, strict=True) if changed)
-        mask = torch.fft.ifftshift(acquired, dim=(-2, -1))[:, None].float()
+        mask = torch.fft.ifftshift(acquired.float(), dim=(-2, -1))[:, None]
         for axis in {-2, -1} - set(axes):
             mask = mask.narrow(axis, 0, 1)
-        return cls(_complex(image), torch.view_as_complex(maps.float().contiguous()), mask, axes)
+        return cls(as_complex(image), torch.view_as_complex(maps.float().contiguous()), mask, axes)
 
-    def turned(self, phase: torch.Tensor) -> _Measurement:
+    def turned(self, phase: torch.Tensor) -> Measurement:
         """The same for an image whose phase is taken off and given to the maps; ``phase`` has unit magnitude."""
         return replace(self, wanted=self.wanted * phase.conj(), maps=self.maps * phase[:, None])
 
@@ -146,9 +146,13 @@ class _Measurement:
         together: torch.Tensor = (self.maps.conj() * back).sum(dim=1)
         return together
 
+    def missed(self, image: torch.Tensor) -> torch.Tensor:
+        """Which way an image is to be changed to fit the measurement better."""
+        return self.wanted - self.normal(image)
+
     def fitted(self, start: torch.Tensor, weight: torch.Tensor | float, steps: int) -> torch.Tensor:
         """Conjugate gradient steps towards what fits the measurement and is near ``start``."""
-        found, left = start, self.wanted - self.normal(start)
+        found, left = start, self.missed(start)
         direction, size = left, _squared(left)
         for _ in range(steps):
             moved = self.normal(direction) + weight * direction
@@ -160,12 +164,12 @@ class _Measurement:
         return found
 
 
-def _smooth_phase(image: torch.Tensor) -> torch.Tensor:
+def smooth_phase(image: torch.Tensor) -> torch.Tensor:
     """(n, row, column), of unit magnitude: where it is taken off, an image is nearly real and what is not is wrong."""
     smooth = image.float()
     for _ in range(2):
         smooth = avg_pool2d(smooth, _BLUR, 1, _BLUR // 2)
-    turned = _complex(smooth)
+    turned = as_complex(smooth)
     return turned / turned.abs().clamp(min=1e-6) + (turned.abs() < 1e-6)
 
 
@@ -173,28 +177,30 @@ def _squared(image: torch.Tensor) -> torch.Tensor:
     return (image.real**2 + image.imag**2).sum(dim=(-2, -1), keepdim=True)
 
 
-def _known(noise: torch.Tensor, acquired: torch.Tensor) -> torch.Tensor:
+def known_of(noise: torch.Tensor, acquired: torch.Tensor) -> torch.Tensor:
     """(n, 2): the logarithm of the noise and the share that was measured, both of the order of 1."""
     level = torch.log10(noise.float().clamp(min=_LEAST_NOISE)) + 2
     return torch.stack([level, 4 * acquired.float().mean(dim=(-2, -1))], dim=1)
 
 
-def _packed(image: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+def packed(image: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Two by two pixels as channels, what is known beside them, padded with zeros to a multiple of 8."""
     rows, columns = image.shape[-2:]
     constant = known[..., None, None].expand(-1, -1, rows, columns).to(image.dtype)
     return pixel_unshuffle(pad(torch.cat([image, constant], 1), (0, -columns % _DEEPEST, 0, -rows % _DEEPEST)), 2)
 
 
-def _complex(image: torch.Tensor) -> torch.Tensor:
+def as_complex(image: torch.Tensor) -> torch.Tensor:
+    """(n, 2, row, column), real and imaginary part, to complex (n, row, column)."""
     return torch.complex(image[:, 0].float(), image[:, 1].float())
 
 
-def _real(image: torch.Tensor) -> torch.Tensor:
+def as_real(image: torch.Tensor) -> torch.Tensor:
+    """The inverse of `as_complex`."""
     return torch.stack([image.real, image.imag], dim=1)
 
 
-def _conv(inward: int, outward: int, kernel: int = 3) -> nn.Module:
+def conv(inward: int, outward: int, kernel: int = 3) -> nn.Module:
     """Without norms, so started such that features neither fade nor grow with depth (He et al. 2015)."""
     block: nn.Module = Convolution(2, inward, outward, kernel_size=kernel, act=_ACT, norm=None, adn_ordering="A")
     for name, parameter in block.named_parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,9 @@ _LEAST_FOR_ESPIRIT = 10
 _COARSE = 48
 """Maps are found on a grid of this many points a side, on which a kernel of five places is smooth, and interpolated."""
 _SQUARINGS = 6
+_MARGIN, _DEGREE = 1.25, 4
+"""So many times the width of what the centre resolves, from the field's edge inward, maps are continued from within,
+by a polynomial of this degree and what it leaves at the margin."""
 _DOUBTED, _TRUSTED = 0.9, 0.98
 """Shares of the low-resolution images' energy: explained up to this much the eigenvector is not believed, from there it
 is alone."""
@@ -66,17 +70,22 @@ def sensitivities(centre: NDArray[np.complex64], shape: tuple[int, int]) -> NDAr
 
 def low_resolution(centre: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
     """Sensitivities as the coils' images of the centre alone, smoothly windowed, by their root sum of squares."""
+    return unit(_smooth_images(centre, shape))
+
+
+def _smooth_images(centre: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
+    """What each coil sees, at the resolution of the centre and without ringing: (coil, row, column)."""
     windows = [np.hanning(n + 2)[1:-1] for n in centre.shape[1:]]
-    images = to_images(_padded(centre * windows[0][:, None] * windows[1], shape))
-    return unit(images)
+    return to_images(_padded(centre * windows[0][:, None] * windows[1], shape))
 
 
 def espirit(centre: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
     """Sensitivities by ESPIRiT: at each place the eigenvector to eigenvalue 1 of the calibration's row space.
 
-    Uecker et al., Magn Reson Med 2014; 71:990-1001, doi:10.1002/mrm.24751. One set of maps. Where they do not explain
-    the coils' low-resolution images, as at an edge of the field of view up to which the object reaches, those images
-    say more; none is cut off, so that no tissue can be lost.
+    Uecker et al., Magn Reson Med 2014; 71:990-1001, doi:10.1002/mrm.24751. One set of maps. Near the edges of the field
+    of view the calibration mixes what lies on opposite sides, where coils see differently: there the maps are continued
+    from within. Where they do not explain the coils' low-resolution images elsewhere, those images say more; none is
+    cut off, so that no tissue can be lost.
     """
     kernels = _row_space(centre)
     coarse = (min(_COARSE, shape[0]), min(_COARSE, shape[1]))
@@ -84,12 +93,44 @@ def espirit(centre: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np
     maps = _strongest(seen @ seen.conj().swapaxes(-1, -2))
     first = maps[:1]
     maps = maps * (first.conj() / (np.abs(first) + np.float32(1e-20)))
+    inner = [_inner(n, m) for n, m in zip(coarse, centre.shape[1:], strict=True)]
+    maps = _continued(maps, (np.abs(_smooth_images(centre, coarse)) ** 2).sum(axis=0), inner)
     rows, columns = (_interpolation(n, c) for n, c in zip(shape, coarse, strict=True))
     fine, plain = unit(rows @ maps @ columns.T), low_resolution(centre, shape)
     explained = np.abs((fine.conj() * plain).sum(axis=0)) ** 2
     trusted = np.clip((explained - _DOUBTED) / (_TRUSTED - _DOUBTED), 0, 1).astype(np.float32)
+    within = [_inner(n, m) for n, m in zip(shape, centre.shape[1:], strict=True)]
+    sure = np.ones_like(trusted)
+    sure[within[0], within[1]] = trusted[within[0], within[1]]
     plain *= np.exp(-1j * np.angle(plain[:1]))
-    return unit(trusted * fine + (1 - trusted) * plain)
+    return unit(sure * fine + (1 - sure) * plain)
+
+
+def _inner(length: int, resolved: int) -> slice:
+    """The part of an axis that is away from the field's edges; at least its middle half."""
+    margin = min(int(np.ceil(_MARGIN * length / resolved)), length // 4)
+    return slice(margin, length - margin)
+
+
+def _continued(
+    maps: NDArray[np.complex64], energy: NDArray[np.float32], inner: Sequence[slice]
+) -> NDArray[np.complex64]:
+    """Maps (coil, row, column) as they are within ``inner``, and their smooth continuation from there to the edges.
+
+    ``energy`` (row, column) says where there is an object by which maps can be told.
+    """
+    places = [np.linspace(-1, 1, n)[:, None] ** np.arange(_DEGREE + 1) for n in maps.shape[1:]]
+    terms = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
+    base = np.stack([np.outer(places[0][:, i], places[1][:, j]) for i, j in terms])
+    weight = np.sqrt(energy + 1e-3 * energy.max() + 1e-20)[inner[0], inner[1]].ravel()
+    shown = base[:, inner[0], inner[1]].reshape(len(terms), -1) * weight
+    wanted = maps[:, inner[0], inner[1]].reshape(len(maps), -1) * weight
+    squared = shown @ shown.T
+    squared += 1e-6 * np.trace(squared) / len(terms) * np.eye(len(terms))
+    smooth = np.tensordot(np.linalg.solve(squared, shown @ wanted.T).T, base, 1)
+    nearest = np.ix_(*[np.clip(np.arange(n), s.start, s.stop - 1) for n, s in zip(energy.shape, inner, strict=True)])
+    left = maps - smooth
+    return np.asarray(smooth + left[:, nearest[0], nearest[1]], np.complex64)
 
 
 def _strongest(space: NDArray[np.complex64]) -> NDArray[np.complex64]:
@@ -132,12 +173,12 @@ def _both(spans: list[tuple[int, int, int]]) -> tuple[list[tuple[int, int]], lis
 
 
 def _interpolation(length: int, coarse: int) -> NDArray[np.float32]:
-    """(length, coarse) weights of linear interpolation on a ring, middle on middle."""
+    """(length, coarse) weights of linear interpolation, middle on middle, going on straight beyond the last point."""
     at = (np.arange(length) - length // 2) * coarse / length + coarse // 2
-    low = np.floor(at).astype(int)
+    low = np.clip(np.floor(at).astype(int), 0, max(coarse - 2, 0))
     weights = np.zeros((length, coarse), np.float32)
-    weights[np.arange(length), low % coarse] = 1 - (at - low)
-    weights[np.arange(length), (low + 1) % coarse] += (at - low).astype(np.float32)
+    weights[np.arange(length), low] = 1 - (at - low)
+    weights[np.arange(length), np.minimum(low + 1, coarse - 1)] += (at - low).astype(np.float32)
     return weights
 
 

@@ -17,8 +17,8 @@ from tomolens.core.errors import OptionError
 from tomolens.core.progress import Step
 from tomolens.core.reconstruction import Job
 from tomolens.io.read import read_volume
-from tomolens.models.mri_tensors import tensors_of
-from tomolens.models.unrolled import UnrolledSense
+from tomolens.models.mri_tensors import inputs_of, tensors_of
+from tomolens.models.networks import build
 from tomolens.phantoms.brain import brain_phantom
 from tomolens.physics.masks import MaskKind, sampling_mask
 from tomolens.physics.sense import MOST_COILS, Measured, combination
@@ -49,8 +49,12 @@ _FAINT = 0.25
 _SCANNER_NOISE = 0.02
 """What scans have in air, as a share of their bright tissue; taken off, for a network should not learn to make it."""
 _PHANTOM_MM = 1.2
-_ERROR_WEIGHT, _SSIM_WEIGHT, _DOUBT_WEIGHT = 10.0, 0.2, 0.03
+_ERROR_WEIGHT, _SSIM_WEIGHT, _DOUBT_WEIGHT = 10.0, 1.0, 0.03
+"""With a structural similarity of a fifth of this weight noise in air was left, for it has little error."""
 _TISSUE, _WITHIN_ONE = 0.1, 0.6827
+_BLOCK, _DELAY = 6, 5
+"""Examples come again by blocks of six batches, five new blocks later: where the number of workers divides six, the
+one that made them has them still."""
 _WINDOW = 7
 _C1, _C2 = 0.01**2, 0.03**2
 
@@ -65,8 +69,10 @@ class UndersamplingRecipe:
         Drawn evenly by their logarithm; noise is a share of bright tissue, in each part and coil.
     coils
         Receivers; ``single`` of the examples have one.
+    sizes
+        Of the matrix's area, its square root times the run's ``edge``; drawn evenly by its logarithm.
     sides
-        Of the matrix, times the run's ``edge``.
+        Of the matrix, times the square root of its area.
     poisson
         Share of Poisson-disc masks; the others are lines, random or evenly spaced, along either axis.
     known_maps
@@ -75,17 +81,25 @@ class UndersamplingRecipe:
         Share of the examples that are generated.
     whole
         Share of the examples that show a slice whole; the others show a piece.
+    exact
+        Share of the examples that are not interpolated, only turned by right angles and cut or surrounded with air:
+        what is interpolated lacks the highest frequencies.
+    shown
+        How often each example is shown.
     """
 
     acceleration: tuple[float, float] = (1.6, 9.0)
     noise: tuple[float, float] = (0.002, 0.05)
     coils: tuple[int, int] = (2, 16)
     single: float = 0.08
+    sizes: tuple[float, float] = (0.6, 1.9)
     sides: tuple[float, float] = (0.8, 1.25)
-    poisson: float = 0.3
+    poisson: float = 0.2
     known_maps: float = 0.25
     phantoms: float = 0.4
     whole: float = 0.65
+    exact: float = 0.5
+    shown: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,24 +190,42 @@ class Examples(Dataset[dict[str, torch.Tensor]]):
         stream: int,
     ) -> None:
         self.planes, self.indices, self.config, self.recipe, self.stream = planes, indices, config, recipe, stream
+        self._shown = 1 if stream else recipe.shown
         self._chances = _chances([plane.scan for plane in planes], recipe.phantoms)
+        self._inputs = inputs_of(build(config.network, config.settings))
+        self._kept: dict[int, dict[str, torch.Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
-        index = self.indices[item]
+        index = source_of(self.indices[item], self.config.batch, self._shown)
+        if index not in self._kept:
+            for old in [each for each in self._kept if each < index - self._most]:
+                del self._kept[old]
+            made = self._made(index)
+            if self._shown == 1:
+                return made
+            self._kept[index] = made
+        return dict(self._kept[index])
+
+    @property
+    def _most(self) -> int:
+        return self._shown * _DELAY * _BLOCK * self.config.batch
+
+    def _made(self, index: int) -> dict[str, torch.Tensor]:
         batch = np.random.default_rng((self.config.seed, 1 + self.stream, index // self.config.batch))
         rng = np.random.default_rng((self.config.seed, 3 + self.stream, index))
         setting = self._setting(batch)
         plane = self.planes[rng.choice(len(self.planes), p=self._chances)]
         image = recoloured(self._placed(plane, setting.shape, rng), rng)
-        return example(image, setting, self._kind(setting, rng), self.recipe, rng)
+        return example(image, setting, self._kind(setting, rng), self.recipe, self._inputs, rng)
 
     def _setting(self, rng: Generator) -> Setting:
         recipe = self.recipe
-        rows = round(self.config.edge * rng.uniform(*recipe.sides))
-        columns = round(self.config.edge**2 / rows)
+        edge = self.config.edge * float(np.exp(rng.uniform(*np.log(recipe.sizes))))
+        rows = round(edge * rng.uniform(*recipe.sides))
+        columns = round(edge**2 / rows)
         coils = 1 if rng.random() < recipe.single else int(rng.integers(recipe.coils[0], recipe.coils[1] + 1))
         lines = rng.random() >= recipe.poisson
         return Setting((rows, columns), coils, bool(lines), bool(rng.random() < 0.5))
@@ -204,6 +236,8 @@ class Examples(Dataset[dict[str, torch.Tensor]]):
 
     def _placed(self, plane: Plane, shape: tuple[int, int], rng: Generator) -> NDArray[np.float32]:
         """The slice, or a piece of it, turned and scaled into a matrix."""
+        if rng.random() < self.recipe.exact:
+            return cut_or_surrounded(plane.pixels, shape, rng)
         size_mm = np.array(plane.pixels.shape) * plane.spacing_mm
         if rng.random() < self.recipe.whole:
             pixel_mm = float((size_mm / shape).max()) * rng.uniform(0.85, 1.2)
@@ -218,6 +252,30 @@ class Examples(Dataset[dict[str, torch.Tensor]]):
         blur = 0.45 * np.maximum(pixel_mm / np.array(plane.spacing_mm) - 1, 0)
         smooth = ndimage.gaussian_filter(plane.pixels, blur)
         return np.asarray(ndimage.affine_transform(smooth, matrix, offset, shape, order=1), np.float32)
+
+
+def source_of(index: int, batch: int, shown: int) -> int:
+    """Which example an index shows: a third of the blocks are new where each example is shown three times."""
+    number, place = divmod(index, batch)
+    block, within = divmod(number, _BLOCK)
+    fresh, again = divmod(block, shown)
+    source = fresh - again * _DELAY if fresh >= again * _DELAY else fresh
+    return (source * _BLOCK + within) * batch + place
+
+
+def cut_or_surrounded(image: NDArray[np.float32], shape: tuple[int, int], rng: Generator) -> NDArray[np.float32]:
+    """An image as it is, or with a mean of two by two pixels where it is much larger, turned at random."""
+    if np.prod(image.shape) > 2 * np.prod(shape):
+        image = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
+        image = image.reshape(image.shape[0] // 2, 2, image.shape[1] // 2, 2).mean(axis=(1, 3))
+    image = np.rot90(image, int(rng.integers(4)))[:: rng.choice([-1, 1])]
+    placed = np.zeros(shape, np.float32)
+    spans = []
+    for inner, outer in zip(image.shape, shape, strict=True):
+        most, off = min(inner, outer), int(rng.uniform(0.3, 0.7) * (inner - outer))
+        spans.append((slice(max(off, 0), max(off, 0) + most), slice(max(-off, 0), max(-off, 0) + most)))
+    placed[spans[0][1], spans[1][1]] = image[spans[0][0], spans[1][0]]
+    return placed
 
 
 def _chances(scans: Sequence[str], phantoms: float) -> NDArray[np.float64]:
@@ -248,9 +306,14 @@ def recoloured(image: NDArray[np.float32], rng: Generator) -> NDArray[np.float32
 
 
 def example(
-    image: NDArray[np.float32], setting: Setting, kind: MaskKind, recipe: UndersamplingRecipe, rng: Generator
+    image: NDArray[np.float32],
+    setting: Setting,
+    kind: MaskKind,
+    recipe: UndersamplingRecipe,
+    inputs: Sequence[str],
+    rng: Generator,
 ) -> dict[str, torch.Tensor]:
-    """Measure an image and prepare it as for inference; ``target`` (2, row, column) is what should come out."""
+    """Measure an image and prepare it for a network's inputs; ``target`` (2, row, column) is what should come out."""
     acceleration = float(np.exp(rng.uniform(*np.log(recipe.acceleration))))
     shape = setting.shape[::-1] if setting.turned else setting.shape
     acquired = sampling_mask(kind, shape, min(acceleration, shape[0] / 8), int(rng.integers(2**31)))
@@ -263,11 +326,12 @@ def example(
     seen = np.tensordot(combination(data, acquired, min(MOST_COILS, len(data))), maps, 1)
     turn = (prepared.maps.conj() * seen).sum(axis=0)
     target = image / np.float32(prepared.scale) * turn / np.maximum(np.abs(turn), np.float32(1e-6))
-    return {**tensors_of(prepared), "target": torch.from_numpy(np.stack([target.real, target.imag]).astype(np.float32))}
+    wanted = torch.from_numpy(np.stack([target.real, target.imag]).astype(np.float32))
+    return {**tensors_of(prepared, inputs), "target": wanted}
 
 
 def reconstruction_loss(answer: torch.Tensor, batch: Batch) -> Terms:
-    """See `MriLesson.loss`; ``answer`` as of `tomolens.models.unrolled.UnrolledSense`."""
+    """See `MriLesson.loss`; ``answer`` as of `tomolens.models.cascade.CascadedSense`."""
     target = batch["target"]
     count, examples = (torch.tensor(float(n), device=target.device) for n in (target[:, 0].numel(), len(target)))
     error = ((answer[:, :2] - target) ** 2).sum(dim=1).mean(dim=(-2, -1)).add(1e-8).sqrt()
@@ -290,7 +354,7 @@ def doubt_scale(network: nn.Module, held_out: Dataset[dict[str, torch.Tensor]]) 
     times = []
     for example in DataLoader(held_out, 1):
         with torch.inference_mode():
-            answer = network(*(example[name] for name in UnrolledSense.inputs))
+            answer = network(*(example[name] for name in inputs_of(network)))
         seen, true = (image.pow(2).sum(dim=1).sqrt() for image in (answer[:, :2], example["target"]))
         tissue = true > _TISSUE
         times.append(((seen - true).abs() / answer[:, 2].exp())[tissue])
