@@ -11,6 +11,9 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from tomolens.models.unrolled import Doubt, Measurement, as_complex, as_real, conv, known_of, packed, smooth_phase
 
+_TRUST, _TRUST_PACE = (0.22, 0.35), 5.0
+"""How far the CNNs are believed where the measurement has the last word: a weight of 1 at 0.3 % noise, 3 at 1 %, 12 at
+6 %."""
 _CG_STEPS, _CG_LEAST, _CG_PER_NOISE = 5, 0.005, 0.5
 """Of the image that the first round is given; weights as of `tomolens.physics.sense.tuned_cg`."""
 _MISSED = 4.0
@@ -32,13 +35,22 @@ class CascadedSense(nn.Module):
     Input: ``image`` (n, 2, row, column), the adjoint of the measurement as real and imaginary part; ``maps``
     (n, coil, row, column, 2); ``acquired`` (n, row, column) bool; ``noise`` (n,), as of
     `tomolens.physics.sense.Measured`. Output (n, 3, row, column): real and imaginary part, and the natural logarithm of
-    the magnitude's standard deviation. ``doubt_scale`` multiplies that deviation: fitted after the training.
+    the magnitude's standard deviation. ``doubt_scale`` multiplies that deviation: fitted after the training. With
+    ``consistent`` the measurement has the last word, by a step of conjugate gradients, as it must where a GAN may have
+    invented something.
     """
 
     inputs = ("image", "maps", "acquired", "noise")
 
-    def __init__(self, rounds: int = 6, channels: Sequence[int] = (32, 64, 96), doubt_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        rounds: int = 6,
+        channels: Sequence[int] = (32, 64, 96),
+        doubt_scale: float = 1.0,
+        consistent: bool = False,
+    ) -> None:
         super().__init__()
+        self.consistent = consistent
         self.log_scale = log(doubt_scale)
         self.rounds = nn.ModuleList(Round(channels) for _ in range(rounds))
         self.doubt = Doubt(channels[0])
@@ -58,6 +70,9 @@ class CascadedSense(nn.Module):
         for each in self.rounds:
             missed = as_real(measured.missed(as_complex(found)))
             found, features = each(found, missed, known, features)
+        if self.consistent:
+            believed = torch.exp(_TRUST_PACE * (_TRUST[0] + _TRUST[1] * known[:, :1, None]))
+            found = as_real(measured.fitted(as_complex(found), believed, 1))
         seen = torch.cat([found, found - first], dim=1).detach()
         return torch.cat([as_real(as_complex(found) * phase), self.doubt(seen, known) + self.log_scale], dim=1)
 

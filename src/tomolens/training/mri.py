@@ -24,6 +24,7 @@ from tomolens.physics.masks import MaskKind, sampling_mask
 from tomolens.physics.sense import MOST_COILS, Measured, combination
 from tomolens.physics.undersampling import invented_coils, measured
 from tomolens.training.config import record_of
+from tomolens.training.gan import Pictures
 from tomolens.training.reconstruction import ReconstructionConfig
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ _PHANTOM_MM = 1.2
 _ERROR_WEIGHT, _SSIM_WEIGHT, _DOUBT_WEIGHT = 10.0, 1.0, 0.03
 """With a structural similarity of a fifth of this weight noise in air was left, for it has little error."""
 _TISSUE, _WITHIN_ONE = 0.1, 0.6827
+_GRAIN = 0.05
+"""The order of fine detail, as a share of bright tissue."""
 _BLOCK, _DELAY = 6, 5
 """Examples come again by blocks of six batches, five new blocks later: where the number of workers divides six, the
 one that made them has them still."""
@@ -131,6 +134,11 @@ class MriLesson:
         By the root each example pulls alike, however large its error is.
         """
         return reconstruction_loss(answer, batch)
+
+    def pictures(self, answer: torch.Tensor, batch: Batch) -> Pictures:
+        """Magnitudes in units of fine detail; the given one is the adjoint of the measurement."""
+        images = batch["image"], answer[:, :2], batch["target"]
+        return Pictures(*(image.pow(2).sum(dim=1, keepdim=True).add(1e-8).sqrt() / _GRAIN for image in images))
 
 
 def lesson(config: ReconstructionConfig, data: Path, progress: Progress) -> MriLesson:
