@@ -191,6 +191,8 @@ def test_the_work_is_told_slice_by_slice_and_can_be_stopped():
 class Full(torch.nn.Module):
     """A network that never fits."""
 
+    inputs = ("image",)
+
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("CUDA out of memory")
 
