@@ -2,6 +2,8 @@
 
 Dose is lowered in the sinogram (`tomolens.physics.low_dose`), not with the noise of training; the phantoms have other
 seeds. Lesions are put in before the noise; what they keep of their contrast is told from the same noise without them.
+A GAN is to look like the full dose, not like the clean truth: the last column compares with the full dose, whose noise
+is part of that of the quarter.
 """
 
 from __future__ import annotations
@@ -25,10 +27,14 @@ from tomolens.phantoms.chest import chest_phantom
 from tomolens.physics.low_dose import low_dose
 from tomolens.physics.noise import noise_frequency, noise_level
 
+from texture import distance, even_places
+
 Image = NDArray[np.float32]
 
 SEED = 950
 DOSE = 0.25
+DOUBLED = 0.5
+"""Of what has no noise: as much noise as a full dose of so many photons has."""
 PLACE = 0.5
 """Of the slice that is measured, as a share of the scan's height."""
 SPACING_MM, QUICK_SPACING_MM = (5.0, 0.8, 0.8), (5.0, 1.2, 1.2)
@@ -46,16 +52,18 @@ BANDS: Mapping[str, tuple[float, float]] = {
     "lung": (-950, -750), "fat": (-150, -60), "soft": (0, 110), "bone": (250, 1500)
 }  # fmt: skip
 PEAK_HU = 2000.0
+SOFT_HU = (-150.0, 200.0)
 SSIM_HU = (-1000.0, 400.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Three slices: without noise or at full dose, at a quarter, and both with lesions."""
+    """Three slices: the truth, which a real scan has at full dose alone, the full dose, and a quarter; and lesions."""
 
     name: str
     kind: str
     clean: Volume
+    full: Volume
     noisy: Volume
     lesions: Mapping[str, Image]
 
@@ -68,6 +76,11 @@ class Case:
     def middle(self) -> Image:
         """The slice that is measured."""
         return np.asarray(self.clean.voxels[1], np.float32)
+
+    @property
+    def full_dose(self) -> Image:
+        """The same slice at full dose."""
+        return np.asarray(self.full.voxels[1], np.float32)
 
 
 def report(shared: Path, quick: bool) -> None:
@@ -88,8 +101,9 @@ def phantom_cases(quick: bool) -> Iterator[Case]:
     lesions = lesions_in(clean)
     for kernel, photons in PHANTOM[::2] if quick else PHANTOM:
         photons *= (SPACING_MM[1] / clean.spacing_mm[1]) ** 3
-        noisy = low_dose(clean, DOSE, kernel, seed=SEED, photons=photons)
-        yield Case(f"phantom {kernel}", "phantom", clean, noisy, lesions)
+        full = low_dose(clean, DOUBLED, kernel, seed=SEED + 1, photons=photons)
+        noisy = low_dose(full, DOSE, kernel, seed=SEED, photons=photons)
+        yield Case(f"phantom {kernel}", "phantom", clean, full, noisy, lesions)
 
 
 def real_cases(shared: Path, quick: bool) -> Iterator[Case]:
@@ -99,7 +113,7 @@ def real_cases(shared: Path, quick: bool) -> Iterator[Case]:
     volume = read_volume(folder).canonical()
     clean = volume.cropped((int(PLACE * len(volume.voxels)) - 1, 0, 0), (3, *volume.shape[1:]))
     for kernel in REAL:
-        yield Case(f"0314 {kernel}", "real", clean, low_dose(clean, DOSE, kernel, seed=SEED), {})
+        yield Case(f"0314 {kernel}", "real", clean, clean, low_dose(clean, DOSE, kernel, seed=SEED), {})
 
 
 def lesions_in(clean: Volume, most: int = 8) -> dict[str, Image]:
@@ -130,6 +144,9 @@ def measured(model: Reconstructor, case: Case) -> dict[str, float]:
     image, clean, body = made.image[1], case.middle, case.body
     row = {"psnr": psnr(image, clean, body), "ssim": ssim(image, clean, body)}
     row["psnr before"] = psnr(np.asarray(case.noisy.voxels[1], np.float32), clean, body)
+    row["psnr full"] = psnr(image, case.full_dose, body)
+    soft = (clean > SOFT_HU[0]) & (clean < SOFT_HU[1])
+    row["texture"] = distance(image, case.full_dose, even_places(clean, soft))
     if case.kind == "phantom":
         for name, band in BANDS.items():
             inside = ndimage.binary_erosion((clean > band[0]) & (clean < band[1]), iterations=2)
@@ -176,7 +193,8 @@ def show(name: str, cases: Sequence[Case], rows: Sequence[Mapping[str, float]]) 
         level = np.mean([noise_level(part[1]) for part in noisy])
         print(
             f"  {kind:16} noise {level:5.1f} HU, {np.mean([noise_frequency(part) for part in noisy]):.2f} cycles/px   "
-            f"PSNR {_mean(some, 'psnr before'):5.2f} -> {_mean(some, 'psnr'):5.2f} dB   SSIM {_mean(some, 'ssim'):.4f}"
+            f"PSNR {_mean(some, 'psnr before'):5.2f} -> {_mean(some, 'psnr'):5.2f} dB   SSIM {_mean(some, 'ssim'):.4f}   "
+            f"to full dose {_mean(some, 'psnr full'):5.2f} dB, texture off by {_mean(some, 'texture'):.2f}"
         )
     known = [(case, row) for case, row in zip(cases, rows, strict=True) if case.kind == "phantom"]
     print(f"  phantoms: PSNR {_mean(known, 'psnr'):.2f} dB, SSIM {_mean(known, 'ssim'):.4f}")
