@@ -135,9 +135,15 @@ def test_an_answer_that_is_no_number_is_refused(part):
 
 
 @pytest.mark.parametrize(
-    ("value", "low", "high", "inside"), [(5.0, None, 4.0, False), (5.0, 5.0, None, True), (np.nan, 0.0, 9.0, False)]
+    ("value", "low", "high", "inside"), [(5.0, None, 4.0, False), (5.0, 5.0, None, True), (9.1, 0.0, 9.0, False)]
 )
 def test_a_check_says_whether_a_number_is_in_range(value, low, high, inside):
     check = Check("noise", value, "HU", low, high)
     assert check.inside is inside
     assert ("OUT OF" in str(check)) is not inside
+
+
+def test_what_could_not_be_measured_is_never_in_range_and_says_so():
+    check = Check("noise", np.nan, "HU", 0.0, 9.0)
+    assert (check.inside, check.verdict, check.number) == (False, "not measured", "\N{EN DASH}")
+    assert str(check) == "noise: not measured (in range would be 0 to 9 HU)"

@@ -73,7 +73,8 @@ class ReconstructOptions:
 class Check:
     """One number about the input or the result, against what the model was trained or measured on.
 
-    ``low`` and ``high`` bound what is in range; None where there is no bound on that side.
+    ``low`` and ``high`` bound what is in range; None where there is no bound on that side. ``value`` is NaN where it
+    could not be measured, which is never in range.
 
     Raises
     ------
@@ -96,11 +97,29 @@ class Check:
         """Whether the number is in range; never for what is no number."""
         above = self.low is None or self.value >= self.low
         below = self.high is None or self.value <= self.high
-        return bool(np.isfinite(self.value)) and above and below
+        return self._is_number and above and below
+
+    @property
+    def verdict(self) -> str:
+        """``in range``, ``OUT OF range`` or ``not measured``."""
+        if not self._is_number:
+            return "not measured"
+        return "in range" if self.inside else "OUT OF range"
+
+    @property
+    def number(self) -> str:
+        """The value with its unit; a dash where it could not be measured."""
+        return f"{self.value:.3g} {self.unit}".rstrip() if self._is_number else "\N{EN DASH}"
 
     def __str__(self) -> str:
-        unit = f" {self.unit}" if self.unit else ""
-        return f"{self.name} {self.value:.3g}{unit}: {'in' if self.inside else 'OUT OF'} range ({self.bounds}{unit})"
+        bounds = f"{self.bounds} {self.unit}".rstrip()
+        if not self._is_number:
+            return f"{self.name}: not measured (in range would be {bounds})"
+        return f"{self.name} {self.number}: {self.verdict} ({bounds})"
+
+    @property
+    def _is_number(self) -> bool:
+        return bool(np.isfinite(self.value))
 
     @property
     def bounds(self) -> str:
