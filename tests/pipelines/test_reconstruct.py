@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,8 @@ from tomolens.core.card import InputContract
 from tomolens.core.errors import ContractError, ModelError, OptionError, TomolensError
 from tomolens.core.grid import Grid
 from tomolens.core.kspace import KSpace
-from tomolens.core.reconstruction import GENERATIVE, Check, Job, ReconstructOptions
+from tomolens.core.reconstruction import GENERATIVE, Check, Job, Made, ReconstructOptions
+from tomolens.core.run import Run
 from tomolens.core.volume import Unit, Volume
 from tomolens.pipelines.reconstruct import reconstruct
 from tomolens.testing import FAKE_DENOISING_CARD, FakeReconstructor
@@ -37,6 +39,24 @@ def test_strength_blends_between_the_input_and_the_full_result():
     assert np.sqrt((none.uncertainty**2).mean()) == pytest.approx(taken, rel=0.02)
     np.testing.assert_allclose(half.uncertainty**2, (none.uncertainty**2 + full.uncertainty**2) / 4, rtol=1e-5)
     assert half.run.options["strength"] == 0.5
+
+
+def test_a_scan_is_finished_slice_by_slice_in_little_more_than_its_result_takes():
+    shape = (80, 64, 64)
+    scan = Volume(np.zeros(shape, np.int16), Grid.from_axes(shape), padding=-2000.0)
+    image = np.ones(shape, np.float32)
+    made = Made(image, scan.voxels, scan.grid, Run("fake-mean", "0", ""), image)
+
+    class Remembered(FakeReconstructor):
+        def reconstruct(self, source, options, progress):
+            return made
+
+    tracemalloc.start()
+    result = reconstruct(scan, Remembered(), ReconstructOptions(strength=0.5))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    parts = (result.volume.voxels, result.reference.voxels, result.uncertainty)
+    assert peak < 1.3 * sum(part.nbytes for part in parts)
 
 
 def test_padding_is_untouched_and_no_number_lies_outside_those_of_the_scan():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -138,7 +138,8 @@ class Made:
     image
         (slice, row, column) float32 in the input's unit.
     reference
-        The same place without the model: the noisy input, the zero-filled image, the cubic spline. float32.
+        The same place without the model: the noisy input (in its own kind of number), the zero-filled image, the cubic
+        spline.
     grid
         Of both.
     run
@@ -150,7 +151,7 @@ class Made:
     """
 
     image: NDArray[np.float32]
-    reference: NDArray[np.float32]
+    reference: NDArray[Any]
     grid: Grid
     run: Run
     uncertainty: NDArray[np.float32] | None = None
@@ -206,7 +207,7 @@ class Reconstruction:
     @property
     def difference(self) -> NDArray[np.float32]:
         """Result minus reference, float32, in the volume's unit."""
-        return np.asarray(self.volume.voxels, np.float32) - np.asarray(self.reference.voxels, np.float32)
+        return np.asarray(np.subtract(self.volume.voxels, self.reference.voxels, dtype=np.float32))
 
     @property
     def placed(self) -> bool:

@@ -198,9 +198,12 @@ def _image_to_json(made: Reconstruction, path: Path) -> dict[str, Any]:
 def difference_of(made: Reconstruction) -> Difference:
     """How much was changed."""
     unit, factor = difference_unit(made)
-    numbers = made.difference * np.float32(factor)
-    size = max(abs(float(numbers.min())), abs(float(numbers.max())))
-    return Difference(unit, float(numbers.mean(dtype=np.float64)), float(numbers.std(dtype=np.float64)), size)
+    difference = made.difference
+    mean = float(difference.mean(dtype=np.float64))
+    squares = sum(float(((image - mean) ** 2).sum(dtype=np.float64)) for image in difference)
+    deviation = float(np.sqrt(squares / difference.size))
+    largest = max(abs(float(difference.min())), abs(float(difference.max())))
+    return Difference(unit, factor * mean, factor * deviation, factor * largest)
 
 
 def _check_to_json(check: Check) -> dict[str, Any]:

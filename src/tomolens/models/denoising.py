@@ -91,7 +91,7 @@ class SliceReconstructor:
         manifest.lap(STAGE)
         run = manifest.run(self.card, self.weights_sha256, [volume], tiles.backend, tiles.notes)
         uncertainty = None if doubt is None else as_in(volume, doubt)
-        return Made(as_in(volume, image), _reference(volume), volume.grid, run, uncertainty, slices.checks(self.card))
+        return Made(as_in(volume, image), volume.voxels, volume.grid, run, uncertainty, slices.checks(self.card))
 
 
 @dataclass
@@ -208,7 +208,7 @@ class ClassicalDenoiser:
             image[k] = self._method(slices.around(k)[SLICES // 2], slices.noise(k))
         manifest.lap(STAGE)
         run = manifest.run(self.card, "", [volume], Backend(torch.device("cpu"), torch.float32))
-        return Made(as_in(volume, image), _reference(volume), volume.grid, run, None, slices.checks(self.card))
+        return Made(as_in(volume, image), volume.voxels, volume.grid, run, None, slices.checks(self.card))
 
 
 class _Slices:
@@ -256,10 +256,6 @@ def _volume(source: Volume | KSpace) -> Volume:
     if not isinstance(source, Volume):
         raise ContractError(f"{source.name} is k-space; denoising takes a CT.")
     return source
-
-
-def _reference(volume: Volume) -> NDArray[np.float32]:
-    return np.asarray(volume.voxels, np.float32)
 
 
 def reconstructor_of(bundle: Bundle, backend: Backend) -> SliceReconstructor:
