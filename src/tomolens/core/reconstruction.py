@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tomolens.core.errors import GeometryError, OptionError
-from tomolens.core.kspace import NO_PLACE
 from tomolens.core.reconstruction_picture import reconstruction_html
 
 if TYPE_CHECKING:
@@ -212,7 +211,7 @@ class Reconstruction:
     @property
     def placed(self) -> bool:
         """Whether it is known where in the patient it lies, and so which side is left."""
-        return not any(NO_PLACE in step for step in self.volume.history)
+        return self.volume.placed
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ import numpy as np
 from tomolens.core.errors import OptionError, ReadError
 from tomolens.core.finding import RESEARCH_USE
 from tomolens.core.grid import Grid
-from tomolens.core.kspace import NO_PLACE
+from tomolens.core.kspace import is_placed
 from tomolens.core.reconstruction import GENERATIVE, Check, Job, Reconstruction
 from tomolens.core.reconstruction_picture import difference_unit
 from tomolens.core.volume import Volume
@@ -100,7 +100,7 @@ class ReconstructionRecord:
     @property
     def placed(self) -> bool:
         """Whether it is known where in the patient it lies, and so which side is left."""
-        return not any(NO_PLACE in step for step in self.run.history)
+        return is_placed(self.run.history)
 
 
 def write_reconstruction(reconstruction: Reconstruction, folder: Path | str, *, format: Format = "auto") -> Path:
