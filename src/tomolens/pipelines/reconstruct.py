@@ -107,13 +107,23 @@ def _job_of(source: Volume | KSpace, card: ModelCard, options: ReconstructOption
         raise ContractError(f"{source.name} is k-space; {card.name} does {job} and takes an image.")
     if isinstance(source, Volume):
         card.input.check(source)
-    _check_options(job, card, options)
+    check_options(job, card, options)
     return job
 
 
-def _check_options(job: Job, card: ModelCard, options: ReconstructOptions) -> None:
+def check_options(job: Job, card: ModelCard, options: ReconstructOptions) -> None:
+    """Refuse options that do not fit a job and its model, before anything is read.
+
+    Raises
+    ------
+    OptionError
+        If the model is a GAN and that was not accepted, or an option is another job's.
+    """
     if card.generative and not options.generative:
-        raise OptionError(f"{card.name} is a GAN, whose texture may be invented; it runs only where that is accepted.")
+        raise OptionError(
+            f"{card.name} is a GAN. {GENERATIVE}: what looks like anatomy may not be there. It is for teaching and "
+            "comparison, and runs only where that is accepted (--allow-gan, or generative=True in Python)."
+        )
     if options.strength != 1 and job is not Job.DENOISING:
         raise OptionError(f"strength is for {Job.DENOISING}; {job} takes 1, not {options.strength:g}.")
     if options.factor is not None and job is not Job.SUPER_RESOLUTION:
