@@ -16,9 +16,11 @@ from tomolens.core.volume import Unit, Volume
 from tomolens.models.inference import Backend
 from tomolens.models.mri import CLASSICAL, MriReconstructor, Unrolled, VarNet
 from tomolens.models.mri_checks import spared
+from tomolens.models.mri_tensors import tensors_of
 from tomolens.models.networks import build
 from tomolens.models.reconstructor import baseline_of
 from tomolens.physics.masks import MaskKind, fully_sampled_centre, sampling_mask
+from tomolens.physics.sense import Measured
 from tomolens.physics.undersampling import invented_coils, simulated_kspace
 from tomolens.pipelines.reconstruct import reconstruct
 
@@ -176,6 +178,14 @@ def test_known_sensitivities_are_used():
         reconstruct(each, CLASSICAL["cg-sense"].load()) for each in (kspace, replace(kspace, sensitivities=wrong))
     )
     assert error(found.volume.voxels) < error(given.volume.voxels)
+
+
+def test_a_mask_that_may_not_be_written_to_is_copied_for_the_network():
+    slice_ = Measured.of(measured().data[0], np.broadcast_to(measured().acquired[0], (56, 48)))
+    tensors_of(slice_, ["acquired"])["acquired"][:] = (
+        False  # torch warns of memory that is read-only, and would write to it
+    )
+    assert slice_.acquired.any()
 
 
 def test_a_single_coil_is_reconstructed_too():
