@@ -7,6 +7,7 @@ import weakref
 import pytest
 
 from tests.cli import scans
+from tests.cli.test_reconstruct import measurement
 from tomolens import write_volume
 from tomolens.phantoms.markers import marked_volume
 
@@ -66,6 +67,17 @@ def test_an_image_file_is_told_too_and_what_was_guessed_of_it(tomolens, tmp_path
     assert "CT, 28 x 24 x 16 at 1.50 x 1.50 x 2.50 mm, axial, HU" in result.stdout
     (image,) = json.loads(tomolens("info", tmp_path, "--json").stdout)["images"]
     assert (image["shape"], image["orientation"], image["unit"]) == ([16, 24, 28], "axial", "HU")
+
+
+def test_k_space_is_told_with_its_coils_matrix_slices_and_acceleration(tomolens, tmp_path):
+    measurement(tmp_path / "raw")
+    (tmp_path / "raw" / "broken.npz").write_bytes((tmp_path / "raw" / "brain.npz").read_bytes()[:-40])
+    result = tomolens("info", tmp_path)
+    assert "k-space, 4 coils, 20 x 24 x 3 at 2.00 x 2.00 x 4.00 mm, 2x accelerated" in result.stdout
+    told = json.loads(tomolens("info", tmp_path, "--json").stdout)
+    (raw,) = told["kspace"]
+    assert (raw["coils"], raw["shape"], raw["acceleration"], raw["refused"]) == (4, [3, 24, 20], 2.0, False)
+    assert (told["images"], len(told["passed_over"])) == ([], 1)
 
 
 def test_no_more_than_one_image_file_is_in_memory_at_a_time(tomolens, tmp_path, monkeypatch):

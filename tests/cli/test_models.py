@@ -77,3 +77,19 @@ def test_a_method_without_training_is_shown_too_and_has_no_folder(tomolens):
     assert "none: a method without weights" in told
     assert json.loads(tomolens("models", "show", "tv", "--json").stdout)["name"] == "tv"
     assert tomolens("models", "show", "nobody").exit_code == 2
+
+
+@pytest.mark.usefixtures("_models_that_reconstruct")
+def test_a_name_that_nobody_has_is_refused_with_all_that_there_are(tomolens):
+    refused = tomolens("models", "show", "nobody")
+    assert refused.exit_code == 2
+    assert "Methods without training: tv." in refused.stderr
+
+
+def test_what_a_model_takes_is_said_without_a_bound_that_is_none(tomolens, monkeypatch):
+    raw = replace(METHOD, name="raw", task=Job.MRI)
+    monkeypatch.setattr("tomolens.models.reconstructor.METHODS", NONE | {Job.MRI: {"raw": raw}})
+    assert "k-space of Cartesian MR slices" in tomolens("models", "show", "raw").stdout
+    wide = replace(METHOD, input=replace(METHOD.input, min_extent_mm=0.0))
+    monkeypatch.setattr("tomolens.models.reconstructor.METHODS", NONE | {Job.DENOISING: {"tv": wide}})
+    assert "at least" not in tomolens("models", "show", "tv").stdout

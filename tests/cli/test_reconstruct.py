@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -211,8 +214,39 @@ def test_a_file_that_is_named_and_is_no_kspace_says_what_is_wrong_with_it(recons
 
 def test_other_commands_and_jobs_do_not_take_kspace_for_an_image(tomolens, reconstruct, tmp_path):
     measurement(tmp_path / "raw")
-    assert reconstruct(tmp_path / "raw").exit_code == 1
-    assert "no image series here" in tomolens("detect", tmp_path / "raw", "-o", tmp_path / "findings").stdout
+    for result in (reconstruct(tmp_path / "raw"), tomolens("detect", tmp_path / "raw", "-o", tmp_path / "findings")):
+        assert (result.exit_code, "no image series here, but k-space: `tomolens reconstruct`" in result.stdout) == (
+            1,
+            True,
+        )
+    (tmp_path / "nothing").mkdir()
+    assert "k-space" not in tomolens("detect", tmp_path / "nothing", "-o", tmp_path / "findings").stdout
+
+
+@pytest.mark.parametrize(("device", "told"), [("cuda", True), ("openvino", True), ("cpu", False), ("auto", False)])
+def test_a_classical_method_says_that_it_runs_on_the_cpu_where_another_device_was_asked_for(
+    reconstruct, tmp_path, device, told
+):
+    asked = reconstruct(scans.ct(tmp_path / "ct"), "--model", "plain", "--device", device)
+    assert (f"plain runs on the CPU; --device {device} is for networks." in asked.stderr) is told
+    assert "runs on the CPU" not in reconstruct(tmp_path / "ct", "--device", device).stderr
+
+
+def test_an_interrupt_while_a_model_loads_is_heard_when_it_is_loaded(
+    reconstruct, tmp_path, out, fake_models, monkeypatch
+):
+    load = fake_models.load_reconstructor
+
+    def interrupted(name, *, device="auto"):
+        signal.raise_signal(signal.SIGINT)
+        return load(name, device=device)
+
+    module = SimpleNamespace(load_reconstructor=interrupted)
+    monkeypatch.setitem(sys.modules, "tomolens.models.reconstructor", module)
+    assert reconstruct(scans.ct(tmp_path / "ct")).exit_code == 130
+    assert fake_models.loads
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not out.exists()
 
 
 def test_a_gan_runs_only_where_that_was_accepted_and_says_so_everywhere(reconstruct, tmp_path, out):
@@ -279,12 +313,15 @@ def test_what_cannot_be_is_wrong_usage(tomolens, reconstruct, tmp_path, out):
         (("--model", "fake-thin"), "fake-thin does super-resolution; a model for ct-denoising is needed"),
         (("--model", "nobody"), "Methods without training for ct-denoising: plain"),
         (("--baseline", "nobody"), "There is no model 'nobody'"),
-        (("--factor", "2"), "--factor is for super-resolution"),
+        (("--factor", "2"), "factor is for super-resolution"),
         (("--strength", "2"), "'--strength'"),
     ):
         refused = reconstruct(source, *words)
         assert (refused.exit_code, told in " ".join(refused.stderr.split())) == (2, True), refused.stderr
-    assert "--strength is for ct-denoising" in reconstruct(source, "--strength", "0.5", job="super-resolution").stderr
+    assert (
+        "strength is for ct-denoising; super-resolution takes 1, not 0.5."
+        in reconstruct(source, "--strength", "0.5", job="super-resolution").stderr
+    )
     assert tomolens("reconstruct", source, "-o", out).exit_code == 2
     assert not out.exists()
 

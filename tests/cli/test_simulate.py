@@ -31,7 +31,7 @@ def noisy(tmp_path: Path) -> Path:
 def test_a_low_dose_scan_has_more_noise_and_is_a_derived_series_of_the_same_patient(tomolens, noisy, tmp_path):
     result = tomolens("simulate", "low-dose", noisy, "-o", tmp_path / "out", "--dose", "0.25")
     assert result.exit_code == 0, result.stderr
-    folder = tmp_path / "out" / "SIMULATED-low-dose-0.25-ct"
+    (folder,) = (tmp_path / "out").glob("SIMULATED-low-dose-0.25-soft-seed-0-ct-????????")
     assert str(folder) in result.stdout
     made, source = read_volume(folder), read_volume(noisy)
     middle = (slice(None), slice(18, 30), slice(16, 28))
@@ -57,9 +57,11 @@ def test_an_image_file_gives_nifti_and_kspace_gives_an_archive(tomolens, tmp_pat
     voxels[:, 12:36, 10:34] = 100
     source = write_volume(Volume(voxels, GRID, Unit.ARBITRARY, "MR"), tmp_path / "brain 1.nii.gz")
     assert tomolens("simulate", "thick-slices", source, "-o", tmp_path, "--factor", "2").exit_code == 0
-    assert "simulated: thick slices" in read_volume(tmp_path / "SIMULATED-thick-slices-2-brain-1.nii.gz").history[-1]
+    (thick,) = tmp_path.glob("SIMULATED-thick-slices-2-brain-1-????????.nii.gz")
+    assert "simulated: thick slices" in read_volume(thick).history[-1]
     assert tomolens("simulate", "undersampled", source, "-o", tmp_path, "--coils", "3").exit_code == 0
-    measured = read_kspace(tmp_path / "SIMULATED-undersampled-4x-brain-1.npz")
+    (file,) = tmp_path.glob("SIMULATED-undersampled-4x-equispaced-3-coils-noise-0.01-seed-0-brain-1-????????.npz")
+    measured = read_kspace(file)
     assert (measured.coils, measured.history[0].startswith("simulated: equispaced undersampling 4x")) == (3, True)
     assert measured.acceleration == pytest.approx(4, rel=0.1)
     assert measured.grid.same_place(read_volume(source).grid)
@@ -73,6 +75,19 @@ def test_the_same_call_simulates_the_same_and_another_seed_another(tomolens, noi
     assert made[0].series.uid == made[1].series.uid != made[2].series.uid
     np.testing.assert_array_equal(made[0].voxels, made[1].voxels)
     assert (made[0].voxels != made[2].voxels).any()
+
+
+@pytest.mark.parametrize(
+    "other", [("--seed", 1), ("--mask", "random"), ("--coils", 4), ("--noise", 0.02), ("--acceleration", 4.0000001)]
+)
+def test_a_simulation_with_another_setting_or_of_another_scan_never_replaces_one(tomolens, tmp_path, other):
+    for name in ("a", "b"):
+        write_volume(Volume(np.ones(GRID.shape, np.float32), GRID, Unit.ARBITRARY, "MR"), tmp_path / name / "mr.nii")
+    words = ("simulate", "undersampled", "-o", tmp_path / "out", "--coils", "3")
+    calls = (tmp_path / "a" / "mr.nii",), (tmp_path / "a" / "mr.nii", *other), (tmp_path / "b" / "mr.nii",)
+    told = [tomolens(*words, *call).stdout.split("  ")[0] for call in (*calls, calls[0])]
+    assert (len(set(told)), told[3]) == (3, told[0])
+    assert {str(path) for path in (tmp_path / "out").iterdir()} == set(told)
 
 
 def test_two_series_of_one_folder_are_simulated_beside_each_other(tomolens, tmp_path):

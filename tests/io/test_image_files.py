@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from tests.core.grids import grids
 from tomolens.core.errors import GeometryError, OptionError, OutputError, ReadError
 from tomolens.core.grid import Grid
+from tomolens.core.kspace import NO_PLACE
 from tomolens.core.progress import Step
 from tomolens.core.volume import Unit, Volume
 from tomolens.io import nifti
@@ -244,6 +245,35 @@ def test_a_nifti_that_does_not_say_where_it_lies_is_refused(tmp_path: Path) -> N
     path = saved(tmp_path / "a.nii", np.zeros((2, 3, 4), np.int16), nowhere)
     with pytest.raises(GeometryError, match=r"a\.nii: sform and qform codes are 0"):
         read_volume(path)
+
+
+def unplaced() -> Volume:
+    """Numbers whose place in the patient nobody knows, as of k-space without directions."""
+    grid = Grid.from_axes(numbered().shape, (4.0, 1.25, 0.9))
+    return Volume(numbered().astype(np.float32), grid, Unit.ARBITRARY, "MR", history=(f"by hand: {NO_PLACE}", "made"))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_what_has_no_known_place_says_so_to_every_reader_of_nifti_and_comes_back_as_it_was(tmp_path, suffix) -> None:
+    path = write_volume(unplaced(), tmp_path / f"head{suffix}")
+    header = nib.load(path).header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (0, 0)
+    assert header.get_zooms() == pytest.approx((0.9, 1.25, 4.0))
+    again = read_volume(path)
+    assert (again.placed, again.history) == (False, unplaced().history)
+    assert again.grid.same_place(unplaced().grid)
+    np.testing.assert_array_equal(again.voxels, unplaced().voxels)
+
+
+def test_numbers_of_other_software_in_a_file_without_a_place_have_none_either(tmp_path) -> None:
+    ours = nib.load(write_volume(unplaced(), tmp_path / "ours.nii"))
+    nib.save(nib.Nifti1Image(ours.get_fdata(dtype=np.float32) + 5, None, ours.header), tmp_path / "theirs.nii")
+    theirs = read_volume(tmp_path / "theirs.nii")
+    assert (theirs.placed, theirs.history[0]) == (False, f"{NO_PLACE}: its sform and qform codes are 0")
+    ours.header.set_zooms((1, 1, 1))
+    nib.save(nib.Nifti1Image(ours.get_fdata(dtype=np.float32), None, ours.header), tmp_path / "resized.nii")
+    with pytest.raises(GeometryError, match="codes are 0"):
+        read_volume(tmp_path / "resized.nii")
 
 
 def test_an_nrrd_that_does_not_say_where_it_lies_is_refused(tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ def test_the_sample_of_the_project_is_read_with_its_slices_and_coils_in_their_pl
 
 
 @pytest.mark.parametrize(
-    "change", ["no kspace", "real", "three axes", "mask", "maps", "affine", "NaN", "one spacing", "two steps"]
+    "change",
+    ["no kspace", "real", "three axes", "mask", "maps", "affine", "NaN", "one spacing", "mirrored", "two steps"],
 )
 def test_an_archive_that_is_not_as_documented_is_refused_with_its_name(tmp_path, change):
     content = {"kspace": measurement().data, "acquired": mask()}
@@ -84,6 +85,7 @@ def test_an_archive_that_is_not_as_documented_is_refused_with_its_name(tmp_path,
         "mask": {"acquired": mask()[:, :5]}, "maps": {"sensitivities": images()[:1]},
         "affine": {"affine": np.zeros((4, 4))}, "NaN": {"kspace": images() * np.nan},
         "one spacing": {"spacing_mm": 2.0},
+        "mirrored": {"spacing_mm": [5.0, -1.2, 0.9]},
         "two steps": {"kspace": np.ones((2, 3, 12, 10, 2), np.int16), "kspace_step": [1.0, 2.0, 3.0]},
     }[change]  # fmt: skip
     if change == "no kspace":
@@ -100,6 +102,22 @@ def test_a_damaged_file_is_refused_and_is_no_k_space(tmp_path, suffix):
     assert not is_kspace(file)
     with pytest.raises(ReadError, match="broken"):
         read_kspace(file)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".cfl", ".hdr"])
+def test_a_file_that_may_not_be_opened_is_no_k_space_and_reading_it_says_why(tmp_path, suffix, monkeypatch):
+    for each in {suffix, ".cfl", ".hdr"}:
+        (tmp_path / f"closed{each}").write_bytes(bytes(9))
+
+    def closed(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", closed)
+    monkeypatch.setattr(Path, "read_text", closed)
+    monkeypatch.setattr(h5py, "File", closed)
+    assert not is_kspace(tmp_path / f"closed{suffix}")
+    with pytest.raises(ReadError, match=r"closed.*Permission denied"):
+        read_kspace(tmp_path / f"closed{suffix}")
 
 
 def test_a_truncated_archive_is_refused(tmp_path):
@@ -253,6 +271,17 @@ def test_in_ismrmrd_columns_run_along_read_rows_along_phase_and_the_middle_pixel
         np.testing.assert_allclose(grid.to_mm((k, 6, 5)), MIDDLE + k * APART_MM * NORMAL, atol=1e-4)
     np.testing.assert_allclose(grid.to_mm((0, 6, 7)) - grid.to_mm((0, 6, 5)), 2 * COLUMN_MM * READ, atol=1e-4)
     np.testing.assert_allclose(grid.to_mm((0, 9, 5)) - grid.to_mm((0, 6, 5)), 3 * ROW_MM * PHASE, atol=1e-4)
+
+
+def test_ismrmrd_names_its_frame_of_reference_where_its_slices_have_a_place(tmp_path):
+    told = "<measurementInformation><frameOfReferenceUID>1.2.840.9</frameOfReferenceUID></measurementInformation>"
+    header = HEADER.replace(" <encoding>", f" {told}<encoding>", 1)
+    made = acquisitions()
+    assert read_kspace(write_ismrmrd(tmp_path / "a.h5", made, header)).grid.frame_of_reference == "1.2.840.9"
+    assert read_kspace(write_ismrmrd(tmp_path / "b.h5", made)).grid.frame_of_reference is None
+    for each in made:
+        each.read_dir[:] = each.phase_dir[:] = each.slice_dir[:] = (0, 0, 0)
+    assert read_kspace(write_ismrmrd(tmp_path / "c.h5", made, header)).grid.frame_of_reference is None
 
 
 def test_of_several_repetitions_the_first_is_read_and_averages_are_averaged(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from tests.io.test_dicom_derived import ct, mr
 from tomolens.core.errors import OptionError, OutputError, ReadError
 from tomolens.core.grid import Grid
-from tomolens.core.reconstruction import Check, Job, Reconstruction
+from tomolens.core.reconstruction import Check, Job, Reconstruction, ReconstructOptions
 from tomolens.core.run import Run
 from tomolens.core.volume import Unit, Volume
 from tomolens.io.reconstructions import read_reconstruction, read_record, write_reconstruction
@@ -136,3 +136,38 @@ def test_a_denoised_image_of_a_gan_stays_one(tmp_path: Path) -> None:
     again = read_reconstruction(write_reconstruction(replace(denoised(), generative=True), tmp_path))
     assert again.generative
     assert again.warnings[0].startswith("GAN")
+
+
+def test_what_an_earlier_result_left_in_a_folder_does_not_stay_beside_a_new_one(tmp_path: Path) -> None:
+    source = ct(tmp_path / "source")
+    model = FakeReconstructor()
+    write_reconstruction(reconstruct(source, model, baseline=model), tmp_path / "made")
+    (tmp_path / "made" / "notes.txt").write_text("mine")
+    later = reconstruct(source, model, ReconstructOptions(uncertainty=False))
+    write_reconstruction(later, tmp_path / "made", format="nifti")
+    names = {path.name for path in (tmp_path / "made").iterdir()}
+    assert names == {"reconstruction.nii.gz", "difference.nii.gz", "reconstruction.json", "notes.txt"}
+    assert read_reconstruction(tmp_path / "made").uncertainty is None
+
+
+def test_while_a_result_is_replaced_its_folder_holds_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_reconstruction(denoised(), tmp_path)
+
+    def full(*_: object) -> None:
+        raise OutputError("No space left on device")
+
+    monkeypatch.setattr("tomolens.io.reconstructions.write_volume", full)
+    with pytest.raises(OutputError, match="No space"):
+        write_reconstruction(denoised(baseline=True), tmp_path)
+    with pytest.raises(ReadError, match="cannot be read"):
+        read_record(tmp_path)
+
+
+def test_a_series_that_a_result_is_made_of_is_never_replaced_by_it(tmp_path: Path) -> None:
+    source = ct(tmp_path / "patient" / "dicom")
+    made = reconstruct(source, FakeReconstructor())
+    with pytest.raises(OutputError, match="holds the source itself"):
+        write_reconstruction(made, tmp_path / "patient")
+    assert all(file.exists() for file in source.series.files)
+    write_reconstruction(made, tmp_path / "patient", format="nifti")
+    assert all(file.exists() for file in source.series.files)

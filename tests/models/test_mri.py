@@ -16,9 +16,11 @@ from tomolens.core.volume import Unit, Volume
 from tomolens.models.inference import Backend
 from tomolens.models.mri import CLASSICAL, MriReconstructor, Unrolled, VarNet
 from tomolens.models.mri_checks import spared
+from tomolens.models.mri_tensors import tensors_of
 from tomolens.models.networks import build
 from tomolens.models.reconstructor import baseline_of
 from tomolens.physics.masks import MaskKind, fully_sampled_centre, sampling_mask
+from tomolens.physics.sense import Measured
 from tomolens.physics.undersampling import invented_coils, simulated_kspace
 from tomolens.pipelines.reconstruct import reconstruct
 
@@ -86,7 +88,7 @@ def test_the_history_begins_with_the_simulation_and_ends_with_the_model():
 def test_an_untrained_network_answers_with_uncertainty_checks_and_a_reference():
     kspace = measured()
     made = reconstruct(kspace, untrained(), baseline=CLASSICAL[baseline_of(Job.MRI)].load())
-    assert {check.name for check in made.checks} == set(RANGES)
+    assert {check.name for check in made.checks} == {*RANGES, "matrix rows", "matrix columns"} - {"matrix"}
     assert made.uncertainty is not None
     assert (made.uncertainty > 0).all()
     assert made.baseline is not None
@@ -114,7 +116,7 @@ def test_the_number_of_the_check_is_that_of_the_measurement():
     checks = {check.name: check.value for check in reconstruct(measured(), untrained()).checks}
     assert checks["acceleration"] == pytest.approx(measured().acceleration)
     assert checks["coils"] == 5
-    assert checks["matrix"] == 48
+    assert (checks["matrix rows"], checks["matrix columns"]) == (56, 48)
     assert 0.5 < checks["misfit"] < 20
 
 
@@ -132,7 +134,20 @@ def test_slices_of_nothing_are_made_and_checked_without_an_error():
     nothing = replace(measured(), data=np.zeros_like(measured().data))
     made = reconstruct(nothing, replace_ranges(CLASSICAL["tv-sense"].load()))
     assert not made.volume.voxels.any()
-    assert "held-out misfit" not in [check.name for check in made.checks]
+    assert "held-out misfit: not measured (in range would be 0 to 1.2 of CG-SENSE's)" in made.warnings
+
+
+def test_a_matrix_that_is_too_long_on_one_side_alone_is_out_of_range():
+    model = replace_ranges(CLASSICAL["cg-sense"].load())
+    model.card = replace(model.card, ranges={"matrix": (30.0, 50.0)})
+    rows, columns = reconstruct(measured(), model).checks
+    assert (str(rows), columns.inside) == ("matrix rows 56 pixels: OUT OF range (30 to 50 pixels)", True)
+
+
+def test_a_range_that_nothing_is_measured_for_is_said_to_be_not_measured():
+    model = replace_ranges(CLASSICAL["cg-sense"].load())
+    model.card = replace(model.card, ranges={"field_strength": (1.0, 3.0)})
+    assert reconstruct(measured(), model).warnings == ("field strength: not measured (in range would be 1 to 3)",)
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
@@ -165,6 +180,14 @@ def test_known_sensitivities_are_used():
     assert error(found.volume.voxels) < error(given.volume.voxels)
 
 
+def test_a_mask_that_may_not_be_written_to_is_copied_for_the_network():
+    slice_ = Measured.of(measured().data[0], np.broadcast_to(measured().acquired[0], (56, 48)))
+    tensors_of(slice_, ["acquired"])["acquired"][:] = (
+        False  # torch warns of memory that is read-only, and would write to it
+    )
+    assert slice_.acquired.any()
+
+
 def test_a_single_coil_is_reconstructed_too():
     kspace = simulated_kspace(head(), 1, 1.5, MaskKind.RANDOM, 0.01, seed=3)
     assert error(reconstruct(kspace, CLASSICAL[baseline_of(Job.MRI)].load()).volume.voxels) < 90
@@ -185,7 +208,37 @@ def test_the_work_is_told_slice_by_slice_and_can_be_stopped():
 
     with pytest.raises(Cancelled):
         reconstruct(measured(), CLASSICAL["cg-sense"].load(), progress=stop)
-    assert [(step.done, step.total) for step in steps] == [(0, 3), (1, 3), (2, 3)]
+    assert list(dict.fromkeys((step.done, step.total) for step in steps)) == [(0, 3), (1, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("name", ["tv-sense", "cg-sense"])
+def test_a_classical_method_is_heard_before_each_of_its_steps(name):
+    times = 0
+
+    def count(step: Step) -> None:
+        nonlocal times
+        times += step.done == 1
+        if times == 8:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        reconstruct(measured(), CLASSICAL[name].load(), progress=count)
+
+
+@pytest.mark.parametrize("stage", ["reconstruct", "check"])
+def test_a_network_is_heard_in_each_of_its_layers_also_while_it_is_checked(stage):
+    model, times = untrained(), 0
+    layers = sum(not any(layer.children()) for layer in model._method.place.network.modules())
+
+    def count(step: Step) -> None:
+        nonlocal times
+        times += (step.stage, step.done) == (stage, 0)
+        if times == 20 + layers:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        reconstruct(measured(), model, progress=count)
+    assert not any(layer._forward_hooks for layer in model._method.place.network.modules())
 
 
 class Full(torch.nn.Module):
@@ -215,4 +268,4 @@ def test_varnet_runs_as_a_model_like_any_other():
     made = reconstruct(measured(2.0, MaskKind.EQUISPACED), model)
     assert made.volume.shape == head().shape
     assert made.uncertainty is None
-    assert "misfit" not in {check.name for check in made.checks}
+    assert {check.name for check in made.checks if check.verdict == "not measured"} == {"misfit", "held-out misfit"}

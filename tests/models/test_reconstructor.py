@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tomolens.core.errors import ModelError
+from tomolens.core.errors import ModelError, OptionError
 from tomolens.core.reconstruction import Job
 from tomolens.models.reconstructor import baseline_of, classical_cards, load_reconstructor, reconstruction_models
 from tomolens.testing import FAKE_CARD, FAKE_DENOISING_CARD
@@ -30,3 +30,9 @@ def test_every_job_has_a_method_without_training_that_loads(job: Job):
 def test_a_model_that_reconstructs_nothing_is_refused_with_what_does():
     with pytest.raises(ModelError, match="a model for ct-denoising"):
         load_reconstructor("lung-nodule-centernet")
+
+
+@pytest.mark.parametrize("name", ["tv-sense", "mri-unrolled"])
+def test_a_device_that_is_none_is_refused_for_a_method_without_training_too(name: str):
+    with pytest.raises(OptionError, match="no device 'gpu'"):
+        load_reconstructor(name, device="gpu")

@@ -11,6 +11,7 @@ from tomolens.core.errors import Cancelled, ContractError, OutOfMemory
 from tomolens.core.grid import Grid
 from tomolens.core.progress import silent
 from tomolens.core.reconstruction import Job, ReconstructOptions
+from tomolens.core.series import Series
 from tomolens.core.volume import Unit, Volume
 from tomolens.models.classical import METHODS, THICK_SLICES
 from tomolens.models.inference import Backend
@@ -143,12 +144,40 @@ def test_it_is_stopped_between_planes_and_tells_every_plane():
 
     def stop(step):
         steps.append(step)
-        if 0 < step.done:
+        if step.stage == "make thin slices":
             raise Cancelled
 
     with pytest.raises(Cancelled):
         reconstruct(slab(), model(), ReconstructOptions(factor=3), progress=stop)
     assert (steps[-1].total, steps[-1].stage) == (20 + 23, "make thin slices")
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_an_interpolation_is_stopped_between_its_parts(name, monkeypatch):
+    monkeypatch.setattr("tomolens.models.super_resolution._AT_ONCE", 24 * 23 * 5)
+    told = []
+
+    def stop(step):
+        told.append((step.done, step.total))
+        if step.done == 10:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        reconstruct(slab(), CLASSICAL[name].load(), ReconstructOptions(factor=3), progress=stop)
+    assert told == [(0, 20), (5, 20), (10, 20)]
+
+
+@pytest.mark.parametrize(
+    ("thickness_mm", "simulated", "percent"),
+    [(3.0, False, None), (2.4, False, 80), (6.0, False, 200), (None, False, None), (2.0, True, 133), (1.0, True, None)],
+)
+def test_slices_that_overlap_or_leave_gaps_are_said_with_the_number(thickness_mm, simulated, percent):
+    scan = slab()
+    series = Series("1", "2", "CT", (), (24, 20, 23), (1.0 if simulated else 3.0, 0.8, 0.7), thickness_mm=thickness_mm)
+    made = reconstruct(replace(scan, series=series), CLASSICAL[BASELINE].load(), ReconstructOptions(factor=3))
+    told = [f"slice thickness {percent} % of their distance: OUT OF range (90 to 110 % of their distance)"]
+    assert list(made.warnings) == (told if percent else [])
+    assert ("slice thickness" in [check.name for check in made.checks]) == (thickness_mm is not None)
 
 
 def test_where_memory_runs_out_fewer_planes_go_at_a_time_and_the_answer_is_the_same(monkeypatch):

@@ -82,3 +82,12 @@ def test_a_drawn_level_is_smooth_and_around_one() -> None:
     assert levels.min() > 0
     assert np.median(levels) == pytest.approx(1, abs=0.2)
     assert np.abs(np.diff(np.log(levels), axis=1)).max() < 0.4
+
+
+def test_a_turned_slice_has_its_map_turned_not_shifted() -> None:
+    ramp = np.linspace(5, 60, 192, dtype=np.float32)
+    image = water(ramp * drawn(MIDDLE))
+    there, back = noise_map(image), noise_map(image[:, ::-1])[:, ::-1]
+    slope = (ramp[-1] - ramp[0]) / 191
+    shift = float((there - back)[40:-40, 40:-40].mean()) / slope
+    assert abs(shift) < 1  # of a pixel

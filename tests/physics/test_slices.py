@@ -142,3 +142,15 @@ def test_too_few_slices_are_refused():
 def test_a_factor_outside_two_to_five_is_refused(factor: int):
     with pytest.raises(OptionError, match="2 to 5"):
         thick(marked_volume(Grid.from_axes((24, 24, 24))), factor)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_padding_is_never_averaged_with_tissue(dtype):
+    grid = Grid.from_axes((6, 4, 5))
+    voxels = np.full(grid.shape, 40, dtype)
+    voxels[:, 0] = -2000
+    voxels[1, 1] = -2000
+    made = thick(Volume(voxels, grid, padding=-2000.0), 3)
+    assert set(np.unique(made.voxels)) == {-2000, 40}
+    assert (made.voxels == -2000).any(axis=2).tolist() == [[True, True, False, False], [True, False, False, False]]
+    assert made.voxels.dtype == dtype

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,8 @@ from tomolens.core.card import InputContract
 from tomolens.core.errors import ContractError, ModelError, OptionError, TomolensError
 from tomolens.core.grid import Grid
 from tomolens.core.kspace import KSpace
-from tomolens.core.reconstruction import GENERATIVE, Check, Job, ReconstructOptions
+from tomolens.core.reconstruction import GENERATIVE, Check, Job, Made, ReconstructOptions
+from tomolens.core.run import Run
 from tomolens.core.volume import Unit, Volume
 from tomolens.pipelines.reconstruct import reconstruct
 from tomolens.testing import FAKE_DENOISING_CARD, FakeReconstructor
@@ -37,6 +39,24 @@ def test_strength_blends_between_the_input_and_the_full_result():
     assert np.sqrt((none.uncertainty**2).mean()) == pytest.approx(taken, rel=0.02)
     np.testing.assert_allclose(half.uncertainty**2, (none.uncertainty**2 + full.uncertainty**2) / 4, rtol=1e-5)
     assert half.run.options["strength"] == 0.5
+
+
+def test_a_scan_is_finished_slice_by_slice_in_little_more_than_its_result_takes():
+    shape = (80, 64, 64)
+    scan = Volume(np.zeros(shape, np.int16), Grid.from_axes(shape), padding=-2000.0)
+    image = np.ones(shape, np.float32)
+    made = Made(image, scan.voxels, scan.grid, Run("fake-mean", "0", ""), image)
+
+    class Remembered(FakeReconstructor):
+        def reconstruct(self, source, options, progress):
+            return made
+
+    tracemalloc.start()
+    result = reconstruct(scan, Remembered(), ReconstructOptions(strength=0.5))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    parts = (result.volume.voxels, result.reference.voxels, result.uncertainty)
+    assert peak < 1.3 * sum(part.nbytes for part in parts)
 
 
 def test_padding_is_untouched_and_no_number_lies_outside_those_of_the_scan():
@@ -135,9 +155,15 @@ def test_an_answer_that_is_no_number_is_refused(part):
 
 
 @pytest.mark.parametrize(
-    ("value", "low", "high", "inside"), [(5.0, None, 4.0, False), (5.0, 5.0, None, True), (np.nan, 0.0, 9.0, False)]
+    ("value", "low", "high", "inside"), [(5.0, None, 4.0, False), (5.0, 5.0, None, True), (9.1, 0.0, 9.0, False)]
 )
 def test_a_check_says_whether_a_number_is_in_range(value, low, high, inside):
     check = Check("noise", value, "HU", low, high)
     assert check.inside is inside
     assert ("OUT OF" in str(check)) is not inside
+
+
+def test_what_could_not_be_measured_is_never_in_range_and_says_so():
+    check = Check("noise", np.nan, "HU", 0.0, 9.0)
+    assert (check.inside, check.verdict, check.number) == (False, "not measured", "\N{EN DASH}")
+    assert str(check) == "noise: not measured (in range would be 0 to 9 HU)"

@@ -19,7 +19,7 @@ from tomolens.training.config import RunConfig
 from tomolens.training.detector import train_detector
 from tomolens.training.learner import Batch, Learner, Terms
 from tomolens.training.runs import CHECKPOINT, load_checkpoint
-from tomolens.training.team import Team, team_of
+from tomolens.training.team import Team, check_shared, team_of
 
 CONFIG = RunConfig(rounds=1, steps=6, batch=4)
 EXACT = Backend(torch.device("cpu"), torch.float32)
@@ -96,6 +96,8 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused_before_anything_starts(
 def test_no_processes_are_refused() -> None:
     with pytest.raises(OptionError, match="at least 1, not 0"), team_of(0, "cpu", follow):
         pass
+    with pytest.raises(OptionError, match="at least 1, not 0"):
+        check_shared(4, 0)
 
 
 def test_the_members_shares_are_all_of_each_batch_and_nothing_twice() -> None:

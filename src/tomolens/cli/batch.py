@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from tomolens.cli.jobs import Job, find_jobs
+from tomolens.cli.stopping import signals_held
 from tomolens.cli.summary import Row, Status, Summary
 from tomolens.core.errors import OptionError, ReadError
 from tomolens.core.progress import Progress, Step
-from tomolens.io.kspace import read_kspace
+from tomolens.io.kspace import is_kspace, read_kspace
 from tomolens.io.read import read_volume
 from tomolens.pipelines.batch import Failure, Outcome, R, run_each
 from tomolens.reports.kinds import KINDS
@@ -95,6 +96,7 @@ class Batch(Generic[R]):
         found = find_jobs(self._wish.source, self._narrator.step, kspace=self._task.kspace)
         self.summary.found, self.summary.passed_over = len(found.jobs), len(found.passed_over)
         self._narrator.say(_told(self._wish.source, len(found.jobs), len(found.passed_over)))
+        self.summary.kspace = not self._task.kspace and any(is_kspace(file.path) for file in found.passed_over)
         self._narrator.begin(len(found.jobs))
         return found.jobs
 
@@ -163,7 +165,8 @@ class Batch(Generic[R]):
 
     def _load(self) -> Work[R]:
         self._narrator.step(Step("load model", 0, 0))
-        return self._task.load(self._wish.device)
+        with signals_held():
+            return self._task.load(self._wish.device)
 
     def _work_through(self, pending: Sequence[Job], work: Work[R]) -> None:
         self._narrator.expect(len(pending))

@@ -74,6 +74,8 @@ def told_ends(stopped: str) -> Iterator[Narrator]:
 
 def _told(summary: Summary, out: Path, dry_run: bool) -> str:
     """The last line: how many of each, and where to look."""
+    if not summary.found and summary.kspace:
+        return "There is no image series here, but k-space: `tomolens reconstruct` makes images (mri-reconstruction)."
     if not summary.found:
         return "There is no image series here. `tomolens info` says what the files are."
     counts = ", ".join(f"{count} {status}" for status, count in summary.counts().items() if count)

@@ -29,7 +29,10 @@ Line = tuple[str, str]
 
 def info(
     source: Annotated[
-        Path, typer.Argument(metavar="FOLDER_OR_FILE", exists=True, help="DICOM at any depth, or one image file.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER_OR_FILE", exists=True, help="DICOM at any depth, an image file, or k-space files."
+        ),
     ],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON for another program, with every file's fate.")
@@ -37,8 +40,8 @@ def info(
 ) -> None:
     """Say what series stand below a folder, their geometry and their problems.
 
-    Of DICOM the headers alone are read. A series marked REFUSED cannot be read as it is. Nothing is written; no
-    patient's name, birth date or ID is shown.
+    Of DICOM the headers alone are read, image files and k-space whole. A series marked REFUSED cannot be read as it is.
+    Nothing is written; no patient's name, birth date or ID is shown.
 
     \b
     Examples:
@@ -47,20 +50,20 @@ def info(
 
     \b
     Exit codes:
-      0    at least one series or image file was found
+      0    at least one series, image file or k-space was found
       1    none was
       2    wrong usage
     """  # noqa: D301 - \b keeps typer from wrapping a table
     from tomolens.cli.jobs import find_jobs
 
     with Narrator() as narrator:
-        found = find_jobs(source, narrator.step)
-        images = {job.source: _image(job.source) for job in found.jobs if isinstance(job.source, Path)}
+        found = find_jobs(source, narrator.step, kspace=True)
+        files = {job.source: _file(job.source, job.kspace) for job in found.jobs if isinstance(job.source, Path)}
     if as_json:
-        typer.echo(json.dumps(_to_json(source, found, images), indent=2))
+        typer.echo(json.dumps(_to_json(source, found, files), indent=2))
     else:
         console = Console(highlight=False)
-        for text, style in _lines(source, found, images):
+        for text, style in _lines(source, found, files):
             console.print(text, style=style or None, markup=False, soft_wrap=True)
     raise typer.Exit(0 if found.jobs else 1)
 
@@ -77,11 +80,29 @@ class ImageFacts:
     orientation: str
 
 
-def _image(path: Path) -> ImageFacts | str:
-    """What an image file holds, or why it cannot be read."""
+@dataclass(frozen=True)
+class KSpaceFacts:
+    """What is told of k-space; its numbers are let go. ``shape`` is that of the image: slices, rows, columns."""
+
+    coils: int
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    acceleration: float
+    history: tuple[str, ...]
+
+
+Facts = ImageFacts | KSpaceFacts | str
+"""Of a file: what it holds, or why it cannot be read."""
+
+
+def _file(path: Path, kspace: bool) -> Facts:
+    from tomolens.io.kspace import read_kspace
     from tomolens.io.read import read_volume
 
     try:
+        if kspace:
+            raw = read_kspace(path)
+            return KSpaceFacts(raw.coils, raw.shape, raw.grid.spacing_mm, raw.acceleration, raw.history)
         volume = read_volume(path)
     except TomolensError as wrong:
         return str(wrong)
@@ -93,7 +114,7 @@ def _series_in(found: Found) -> list[Series]:
     return [job.series for job in found.jobs if job.series is not None]
 
 
-def _lines(source: Path, found: Found, images: dict[Path, ImageFacts | str]) -> Iterator[Line]:
+def _lines(source: Path, found: Found, files: dict[Path, Facts]) -> Iterator[Line]:
     series = _series_in(found)
     if not found.jobs:
         yield f"{source}: no image series.", "bold"
@@ -102,8 +123,8 @@ def _lines(source: Path, found: Found, images: dict[Path, ImageFacts | str]) -> 
         yield f"Study {uid or '(no StudyInstanceUID)'}{f', {date}' if date else ''}", "bold"
         for one in group:
             yield from _series_lines(one)
-    for path, facts in images.items():
-        yield from _image_lines(path, facts)
+    for path, facts in files.items():
+        yield from _file_lines(path, facts)
     yield from _passed_over_lines(found.passed_over)
 
 
@@ -124,7 +145,7 @@ def _series_lines(series: Series) -> Iterator[Line]:
         yield f"      {'REFUSED: ' if problem.refused else ''}{problem}", "red" if problem.refused else "yellow"
 
 
-def _image_lines(path: Path, facts: ImageFacts | str) -> Iterator[Line]:
+def _file_lines(path: Path, facts: Facts) -> Iterator[Line]:
     yield str(path), "bold"
     if isinstance(facts, str):
         yield f"      REFUSED: {facts}", "red"
@@ -132,7 +153,11 @@ def _image_lines(path: Path, facts: ImageFacts | str) -> Iterator[Line]:
     slices, rows, columns = facts.shape
     k, j, i = facts.spacing_mm
     size = f"{columns} x {rows} x {slices} at {i:.2f} x {j:.2f} x {k:.2f} mm"
-    yield f"  {facts.modality}, {size}, {facts.orientation}, {facts.unit}", ""
+    if isinstance(facts, KSpaceFacts):
+        coils = f"{facts.coils} coil{'s' * (facts.coils != 1)}"
+        yield f"  k-space, {coils}, {size}, {facts.acceleration:.3g}x accelerated", ""
+    else:
+        yield f"  {facts.modality}, {size}, {facts.orientation}, {facts.unit}", ""
     for line in facts.history:
         yield f"      {line}", "dim"
 
@@ -150,13 +175,15 @@ def _reason(file: PassedOver) -> str:
     return file.reason if str(file.path) in file.reason else f"{file.path}: {file.reason}"
 
 
-def _to_json(source: Path, found: Found, images: dict[Path, ImageFacts | str]) -> dict[str, Any]:
+def _to_json(source: Path, found: Found, files: dict[Path, Facts]) -> dict[str, Any]:
+    measured = {job.source for job in found.jobs if job.kspace}
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "source": str(source),
         "series": [_series_to_json(series) for series in _series_in(found)],
-        "images": [_image_to_json(path, facts) for path, facts in images.items()],
+        "images": [_file_to_json(path, facts) for path, facts in files.items() if path not in measured],
+        "kspace": [_file_to_json(path, facts) for path, facts in files.items() if path in measured],
         "passed_over": [{"path": str(file.path), "reason": file.reason} for file in found.passed_over],
     }
 
@@ -184,7 +211,7 @@ def _attributes(thing: object, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(thing, name) for name in names}
 
 
-def _image_to_json(path: Path, facts: ImageFacts | str) -> dict[str, Any]:
+def _file_to_json(path: Path, facts: Facts) -> dict[str, Any]:
     if isinstance(facts, str):
         return {"path": str(path), "refused": True, "reason": facts}
     return {"path": str(path), "refused": False, **asdict(facts)}

@@ -93,13 +93,14 @@ def _found(name: str, models_folder: Path | None) -> tuple[ModelCard, Path | Non
     from tomolens.models.reconstructor import classical_cards
     from tomolens.models.registry import find_bundle
 
+    methods = {method: card for job in Job for method, card in classical_cards(job).items()}
     try:
         bundle = find_bundle(name, models_folder)
     except ModelError as unknown:
-        for job in Job:
-            if name in (methods := classical_cards(job)):
-                return methods[name], None
-        raise _refused(unknown) from unknown
+        if name in methods:
+            return methods[name], None
+        told = ModelError(f"{unknown} Methods without training: {', '.join(methods)}.")
+        raise _refused(told) from unknown
     return bundle.card, bundle.folder
 
 
@@ -177,10 +178,11 @@ def _takes(card: ModelCard) -> str:
     several = (
         f"{len(takes.channels)} images on one grid ({', '.join(takes.channels)}), " if len(takes.channels) > 1 else ""
     )
-    return (
-        f"{several}{takes.modality} in {takes.unit or 'any unit'}, voxels of at most {takes.max_spacing_mm:g} mm, "
-        f"at least {takes.min_extent_mm:g} mm along each axis"
-    )
+    if card.task == Job.MRI:
+        return "k-space of Cartesian MR slices"
+    extent = f", at least {takes.min_extent_mm:g} mm in all along each axis" if takes.min_extent_mm > 0 else ""
+    spacing = f"voxels of at most {takes.max_spacing_mm:g} mm{extent}"
+    return f"{several}{takes.modality} in {takes.unit or 'any unit'}, {spacing}"
 
 
 def _details(card: ModelCard) -> dict[str, str]:

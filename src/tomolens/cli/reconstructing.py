@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tomolens.cli.tasks import Task
-from tomolens.core.errors import ContractError, ModelError, OptionError
-from tomolens.core.reconstruction import GENERATIVE, Job, Reconstruction, ReconstructOptions
+from tomolens.core.errors import ContractError, ModelError
+from tomolens.core.progress import Step
+from tomolens.core.reconstruction import Job, Reconstruction, ReconstructOptions
 from tomolens.core.volume import Volume
 from tomolens.models.reconstructor import classical_cards, reconstruction_models
 from tomolens.models.registry import find_bundle
-from tomolens.pipelines.reconstruct import reconstruct
+from tomolens.pipelines.reconstruct import check_options, reconstruct
 from tomolens.reports.kinds import reconstructions_as
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tomolens.io.reconstructions import Format
 
 NO_BASELINE = "none"
+_OF_THE_CPU = ("auto", "cpu")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def reconstructing(wish: ReconstructWish) -> Task[Reconstruction]:
         If the model is a GAN and that was not accepted, or an option does not fit the job.
     """
     model = _found(wish.job, wish.model)
-    _check(wish, model.card)
+    check_options(wish.job, model.card, wish.options)
     baseline = None if wish.baseline == NO_BASELINE else _found(wish.job, wish.baseline)
 
     def load(device: str) -> Work[Reconstruction]:
@@ -69,6 +71,10 @@ def reconstructing(wish: ReconstructWish) -> Task[Reconstruction]:
         plain = None if baseline is None else load_reconstructor(baseline.folder or baseline.card.name, device=device)
 
         def work(source: Volume | KSpace, progress: Progress) -> Reconstruction:
+            if not model.weights_sha256 and device not in _OF_THE_CPU:
+                progress(
+                    Step(f"{model.card.name} runs on the CPU; --device {device} is for networks.", 0, 0, remark=True)
+                )
             _refuse_format(source, wish.format)
             return reconstruct(source, loaded, wish.options, baseline=plain, progress=progress)
 
@@ -108,18 +114,6 @@ def _refuse_format(source: Volume | KSpace, format: Format) -> None:
     """Refuse before the work what could not be written after it."""
     if format == "dicom" and not (isinstance(source, Volume) and source.series is not None):
         raise ContractError(f"{source.name} has no DICOM header to derive a series from.")
-
-
-def _check(wish: ReconstructWish, card: ModelCard) -> None:
-    if card.generative and not wish.options.generative:
-        raise OptionError(
-            f"{card.name} is a GAN. {GENERATIVE}: what looks like anatomy may not be there. It is for teaching and "
-            "comparison; with --allow-gan it runs, and every result says what it is."
-        )
-    if wish.options.strength != 1 and wish.job is not Job.DENOISING:
-        raise OptionError(f"--strength is for {Job.DENOISING}, not for {wish.job}.")
-    if wish.options.factor is not None and wish.job is not Job.SUPER_RESOLUTION:
-        raise OptionError(f"--factor is for {Job.SUPER_RESOLUTION}, not for {wish.job}.")
 
 
 def _found(job: Job, name: str | None) -> _Model:

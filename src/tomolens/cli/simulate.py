@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -37,7 +37,10 @@ simulate_app = typer.Typer(
 
 @dataclass(frozen=True)
 class _Simulation:
-    """What is done to a scan, e.g. ``low dose 0.25``, and the nearest derivation of DICOM's (a key of its CODES)."""
+    """What is done to a scan, e.g. ``low dose 0.25``, and the nearest derivation of DICOM's (a key of its CODES).
+
+    ``settings`` is all that decides the result beside the scan; ``told`` what file names say of it.
+    """
 
     source: Path
     out: Path
@@ -45,6 +48,8 @@ class _Simulation:
     name: str
     code: str
     work: Callable[[Volume, Progress], Volume | KSpace]
+    settings: Mapping[str, object]
+    told: str = ""
 
 
 @simulate_app.command(short_help="A CT as if it had been scanned with less dose.")
@@ -70,7 +75,9 @@ def low_dose(
 
         return simulated(volume, dose, kernel, seed=seed, progress=progress)
 
-    _run(_Simulation(source, out, series_uid, f"low dose {dose:g}", "addition", work))
+    settings = {"dose": dose, "kernel": kernel, "seed": seed}
+    told = f"{kernel} seed {seed}"
+    _run(_Simulation(source, out, series_uid, f"low dose {dose:g}", "addition", work, settings, told))
 
 
 @simulate_app.command(short_help="The k-space that might have been measured of an MR image.")
@@ -101,7 +108,9 @@ def undersampled(
 
         return simulated_kspace(volume, coils, acceleration, MaskKind(mask), noise, seed)
 
-    _run(_Simulation(source, out, series_uid, f"undersampled {acceleration:g}x", "", work))
+    settings = {"acceleration": acceleration, "coils": coils, "mask": mask, "noise": noise, "seed": seed}
+    told = f"{mask} {coils} coils noise {noise:g} seed {seed}"
+    _run(_Simulation(source, out, series_uid, f"undersampled {acceleration:g}x", "", work, settings, told))
 
 
 @simulate_app.command(short_help="A scan as if its slices had been thicker.")
@@ -123,7 +132,7 @@ def thick_slices(
 
         return thick(volume, factor)
 
-    _run(_Simulation(source, out, series_uid, f"thick slices {factor}", "mean", work))
+    _run(_Simulation(source, out, series_uid, f"thick slices {factor}", "mean", work, {"factor": factor}))
 
 
 def _run(simulation: _Simulation) -> None:
@@ -157,9 +166,11 @@ def _write(simulation: _Simulation, made: Volume | KSpace) -> Path:
 
 
 def _stem(simulation: _Simulation) -> tuple[str, ...]:
-    """What was done to what; a series that was chosen among several is told by a hash of its UID."""
-    source, uid = simulation.source.resolve().name.partition(".")[0], simulation.series_uid
-    return SIMULATED, _slug(simulation.name), _slug(source), sha256(uid.encode()).hexdigest()[:8] if uid else ""
+    """What was done to what; a hash tells scans of one name, series of one folder and settings in full precision."""
+    source = simulation.source.resolve()
+    decided = f"{source} {simulation.series_uid or ''} {dict(simulation.settings)}"
+    digest = sha256(decided.encode(errors="surrogateescape")).hexdigest()[:8]
+    return SIMULATED, _slug(simulation.name), _slug(simulation.told), _slug(source.name.partition(".")[0]), digest
 
 
 def _write_series(simulation: _Simulation, made: Volume, folder: Path) -> Path:

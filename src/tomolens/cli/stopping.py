@@ -27,5 +27,20 @@ def orderly_stop() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Hear Ctrl-C and SIGTERM only after a block: torch's libraries abort the process where one comes as they load."""
+    heard: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda came, _: heard.append(came)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        if heard:
+            signal.raise_signal(heard[0])
+
+
 def _exit(number: int, frame: FrameType | None) -> None:
     sys.exit(TERMINATED)

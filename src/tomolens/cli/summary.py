@@ -56,6 +56,8 @@ class Summary:
     rows: list[Row] = field(default_factory=list)
     found: int = 0
     passed_over: int = 0
+    kspace: bool = False
+    """Whether k-space is among what was passed over."""
     interrupted: bool = True
 
     def counts(self) -> dict[str, int]:

@@ -43,7 +43,7 @@ StartFrom = Annotated[str | None, typer.Option(help="Name or folder of a model t
 Phantoms = Annotated[int | None, typer.Option(min=0, help="Generated chests that are added to the data.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that prepare patches, for each that trains.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Processes = Annotated[int, typer.Option(help="Processes that share each batch: one a GPU, or parts of the CPU.")]
+Processes = Annotated[int, typer.Option(min=1, help="Processes that share each batch: one a GPU, or parts of the CPU.")]
 
 Chosen = TypeVar("Chosen", bound="RunConfig")
 Bred = TypeVar("Bred", "TrainConfig", "ClassifierConfig")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 NO_PLACE = "its place in the patient is not known"
 """Stands in the history of k-space whose file does not say where in the patient it was measured."""
+
+
+def is_placed(history: Iterable[str]) -> bool:
+    """Whether a history leaves it known where in the patient the image lies, and so which side is left."""
+    return not any(NO_PLACE in step for step in history)
 
 
 @dataclass(frozen=True, eq=False)

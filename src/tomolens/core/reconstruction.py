@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tomolens.core.errors import GeometryError, OptionError
-from tomolens.core.kspace import NO_PLACE
 from tomolens.core.reconstruction_picture import reconstruction_html
 
 if TYPE_CHECKING:
@@ -73,7 +72,8 @@ class ReconstructOptions:
 class Check:
     """One number about the input or the result, against what the model was trained or measured on.
 
-    ``low`` and ``high`` bound what is in range; None where there is no bound on that side.
+    ``low`` and ``high`` bound what is in range; None where there is no bound on that side. ``value`` is NaN where it
+    could not be measured, which is never in range.
 
     Raises
     ------
@@ -96,11 +96,29 @@ class Check:
         """Whether the number is in range; never for what is no number."""
         above = self.low is None or self.value >= self.low
         below = self.high is None or self.value <= self.high
-        return bool(np.isfinite(self.value)) and above and below
+        return self._is_number and above and below
+
+    @property
+    def verdict(self) -> str:
+        """``in range``, ``OUT OF range`` or ``not measured``."""
+        if not self._is_number:
+            return "not measured"
+        return "in range" if self.inside else "OUT OF range"
+
+    @property
+    def number(self) -> str:
+        """The value with its unit; a dash where it could not be measured."""
+        return f"{self.value:.3g} {self.unit}".rstrip() if self._is_number else "\N{EN DASH}"
 
     def __str__(self) -> str:
-        unit = f" {self.unit}" if self.unit else ""
-        return f"{self.name} {self.value:.3g}{unit}: {'in' if self.inside else 'OUT OF'} range ({self.bounds}{unit})"
+        bounds = f"{self.bounds} {self.unit}".rstrip()
+        if not self._is_number:
+            return f"{self.name}: not measured (in range would be {bounds})"
+        return f"{self.name} {self.number}: {self.verdict} ({bounds})"
+
+    @property
+    def _is_number(self) -> bool:
+        return bool(np.isfinite(self.value))
 
     @property
     def bounds(self) -> str:
@@ -119,7 +137,8 @@ class Made:
     image
         (slice, row, column) float32 in the input's unit.
     reference
-        The same place without the model: the noisy input, the zero-filled image, the cubic spline. float32.
+        The same place without the model: the noisy input (in its own kind of number), the zero-filled image, the cubic
+        spline.
     grid
         Of both.
     run
@@ -131,7 +150,7 @@ class Made:
     """
 
     image: NDArray[np.float32]
-    reference: NDArray[np.float32]
+    reference: NDArray[Any]
     grid: Grid
     run: Run
     uncertainty: NDArray[np.float32] | None = None
@@ -187,12 +206,12 @@ class Reconstruction:
     @property
     def difference(self) -> NDArray[np.float32]:
         """Result minus reference, float32, in the volume's unit."""
-        return np.asarray(self.volume.voxels, np.float32) - np.asarray(self.reference.voxels, np.float32)
+        return np.asarray(np.subtract(self.volume.voxels, self.reference.voxels, dtype=np.float32))
 
     @property
     def placed(self) -> bool:
         """Whether it is known where in the patient it lies, and so which side is left."""
-        return not any(NO_PLACE in step for step in self.volume.history)
+        return self.volume.placed
 
     @property
     def warnings(self) -> tuple[str, ...]:

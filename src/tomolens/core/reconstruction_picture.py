@@ -233,7 +233,7 @@ def _row(view: View, columns: list[Panel], scale: float) -> str:
 
 def _checks(checks: tuple[Check, ...]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(check.name)}</td><td>{check.value:.3g} {escape(check.unit)}</td>"
+        f"<tr><td>{escape(check.name)}</td><td>{escape(check.number)}</td>"
         f"<td>{escape(check.bounds)} {escape(check.unit)}</td><td>{_verdict(check)}</td></tr>"
         for check in checks
     )
@@ -242,4 +242,4 @@ def _checks(checks: tuple[Check, ...]) -> str:
 
 
 def _verdict(check: Check) -> str:
-    return "in range" if check.inside else '<b style="color:#b3261e">OUT OF RANGE</b>'
+    return check.verdict if check.inside else f'<b style="color:#b3261e">{check.verdict.upper()}</b>'

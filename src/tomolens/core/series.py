@@ -56,6 +56,7 @@ class Series:
     problems: tuple[Problem, ...] = ()
     frames: tuple[int, ...] = field(default=(), repr=False)
     copies: tuple[tuple[Path, int], ...] = field(default=(), repr=False)
+    thickness_mm: float | None = None
 
     @property
     def refused(self) -> bool:

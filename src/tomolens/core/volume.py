@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomolens.core.errors import GeometryError
+from tomolens.core.kspace import is_placed
 from tomolens.core.picture import volume_html
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class Volume:
     def shape(self) -> tuple[int, int, int]:
         """Slices, rows, columns."""
         return self.grid.shape
+
+    @property
+    def placed(self) -> bool:
+        """Whether it is known where in the patient it lies, and so which side is left; see `KSpace`."""
+        return is_placed(self.history)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

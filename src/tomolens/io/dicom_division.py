@@ -87,7 +87,7 @@ def _by_thickness(stack: Stack) -> list[Stack]:
     """Divide at a change of slice thickness, as in a head CT of thin and thick slices, where each part is regular."""
     if stack.is_regular or stack.repeats:
         return [stack]
-    parts = _parted(stack, [f"SliceThickness {s.thickness}" for s in stack.slices])
+    parts = _parted(stack, [f"SliceThickness {s.depth}" for s in stack.slices])
     longest = max(len(part) for part in parts)
     return parts if longest > 1 and all(part.is_regular for part in parts) else [stack]
 

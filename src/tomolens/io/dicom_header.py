@@ -240,7 +240,8 @@ def _slice(
         position=_geometry(frame, "ImagePositionPatient", 3),
         orientation=_orientation(frame),
         spacing=_spacing(frame),
-        thickness=_thickness(frame),
+        thickness=_millimetres(frame, "SliceThickness"),
+        distance=_millimetres(frame, "SpacingBetweenSlices"),
         rescale=_rescale(frame),
         image_type=frame.texts("FrameType") or file.texts("ImageType"),
         marks=tuple(frame.shown(keyword) for keyword in MARKS),
@@ -266,10 +267,10 @@ def _spacing(frame: Elements) -> tuple[float, ...]:
     return spacing
 
 
-def _thickness(frame: Elements) -> float | None:
-    """Slice thickness in mm, else the distance between slices; None where neither is a distance."""
-    stated = (abs(frame.float(keyword) or 0.0) for keyword in ("SliceThickness", "SpacingBetweenSlices"))
-    return next((thickness for thickness in stated if thickness >= _LEAST_MM), None)
+def _millimetres(frame: Elements, keyword: str) -> float | None:
+    """A distance in mm; None where it is not stated or is none."""
+    stated = abs(frame.float(keyword) or 0.0)
+    return stated if stated >= _LEAST_MM else None
 
 
 def _orientation(frame: Elements) -> tuple[float, ...]:

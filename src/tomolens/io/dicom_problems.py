@@ -46,7 +46,7 @@ def _placing(stack: Stack) -> Iterator[Problem]:
         yield Problem("repeated-positions", _repeats(stack), refused=True)
     elif not stack.is_regular:
         yield _irregular(stack)
-    elif len(stack) == 1 and first.thickness is None:
+    elif len(stack) == 1 and first.depth is None:
         yield Problem("no-thickness", f"{first.where} does not say how thick its only slice is; 1 mm is assumed.")
     if stack.is_regular and stack.grid().is_sheared:
         tilt = stack.grid().tilt_degrees

@@ -139,4 +139,5 @@ def _series(stack: Stack, part: int) -> Series:
         study_date=header.study_date,
         transfer_syntax=first.pixels.transfer_syntax,
         problems=problems_of(stack),
+        thickness_mm=first.thickness,
     )

@@ -86,8 +86,8 @@ class Slice:
         Row cosines, then column cosines: the directions along which columns and rows count up (same paragraph).
     spacing
         (between rows, between columns) in mm.
-    thickness
-        In mm; None where the header does not say.
+    thickness, distance
+        Slice thickness, and distance between slices, in mm; None where the header does not say.
     marks
         What tells acquisitions of one place apart (number of acquisition, time, echo, kind of image, ...): a value for
         each of `tomolens.io.dicom_header.MARKS`.
@@ -105,12 +105,18 @@ class Slice:
     orientation: tuple[float, ...]
     spacing: tuple[float, ...]
     thickness: float | None
+    distance: float | None
     rescale: Rescale
     image_type: tuple[str, ...]
     marks: tuple[str, ...]
     is_multienergy: bool = False
     is_lossy: bool = False
     derivation: str = ""
+
+    @property
+    def depth(self) -> float | None:
+        """How much the slice stands for in mm: its thickness, else the distance to the next; None without either."""
+        return self.thickness or self.distance
 
     @property
     def is_localizer(self) -> bool:

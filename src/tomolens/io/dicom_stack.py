@@ -156,7 +156,7 @@ class Stack:
     def step(self) -> NDArray[np.float64]:
         """From one slice to the next, LPS mm; a single slice is as far from the next as it is thick."""
         if len(self) == 1:
-            return normal_of(self.slices[0]) * (self.slices[0].thickness or _ASSUMED_THICKNESS_MM)
+            return normal_of(self.slices[0]) * (self.slices[0].depth or _ASSUMED_THICKNESS_MM)
         return np.asarray((self.positions[-1] - self.positions[0]) / (len(self) - 1))
 
 

@@ -46,12 +46,15 @@ class Encoding:
         Field of view.
     centre
         The phase line of zero frequency.
+    frame_of_reference
+        UID of the patient system that positions are in; None where the header has none.
     """
 
     matrix: tuple[int, int, int]
     encoded_mm: tuple[float, float, float]
     recon_mm: tuple[float, float, float]
     centre: int
+    frame_of_reference: str | None = None
 
     @classmethod
     def of(cls, header: bytes | str, path: Path) -> Encoding:
@@ -69,6 +72,7 @@ class Encoding:
             encoded = _triple(root, space + "{*}fieldOfView_mm/{*}")
             recon = _triple(root, "{*}encoding/{*}reconSpace/{*}fieldOfView_mm/{*}")
             centre = root.findtext("{*}encoding/{*}encodingLimits/{*}kspace_encoding_step_1/{*}center")
+            frame = root.findtext("{*}measurementInformation/{*}frameOfReferenceUID")
             trajectory = root.findtext("{*}encoding/{*}trajectory") or "cartesian"
         except (ElementTree.ParseError, TypeError, ValueError) as wrong:
             raise ReadError(f"{path}: its ISMRMRD header cannot be understood ({wrong}).") from wrong
@@ -79,7 +83,8 @@ class Encoding:
         if max(matrix) > _LARGEST_MATRIX:
             raise ReadError(f"{path}: its header gives a matrix of {matrix}; up to {_LARGEST_MATRIX} a side are read.")
         sizes = (round(matrix[0]), round(matrix[1]), round(matrix[2]))
-        return cls(sizes, encoded, recon, sizes[1] // 2 if centre is None else int(centre))
+        middle = sizes[1] // 2 if centre is None else int(centre)
+        return cls(sizes, encoded, recon, middle, (frame or "").strip() or None)
 
     @property
     def readout_share(self) -> float:
@@ -226,7 +231,7 @@ def _grid(heads: NDArray[Any], encoding: Encoding, shape: tuple[int, ...]) -> Gr
     affine[:3, 1] = heads["phase_dir"][0].astype(float) * row_mm
     affine[:3, 2] = heads["read_dir"][0].astype(float) * column_mm
     affine[:3, 3] = positions[0] - affine[:3, 1] * (shape[1] // 2) - affine[:3, 2] * (shape[2] // 2)
-    return Grid((shape[0], shape[1], shape[2]), affine)
+    return Grid((shape[0], shape[1], shape[2]), affine, encoding.frame_of_reference)
 
 
 def _unplaced(encoding: Encoding, shape: tuple[int, ...]) -> Grid:

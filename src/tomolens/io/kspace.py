@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tomolens.core.errors import GeometryError, OutputError, ReadError
+from tomolens.core.errors import GeometryError, OutputError, ReadError, TomolensError
 from tomolens.core.grid import Grid
 from tomolens.core.kspace import NO_PLACE, KSpace
 from tomolens.io.atomic import whole_file
@@ -60,18 +60,30 @@ def read_kspace(path: Path | str) -> KSpace:
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise ReadError(f"{path}: not k-space; accepted are {', '.join(KSPACE_SUFFIXES)}.")
-    kspace = read(path)
+    kspace = _read(path, read)
     if not np.isfinite(kspace.data).all():
         raise ReadError(f"{path}: {np.count_nonzero(~np.isfinite(kspace.data))} numbers of k-space are not finite.")
     data = np.where(kspace.acquired[:, None], kspace.data, np.complex64(0))
     return replace(kspace, data=data, name=kspace.name if kspace.name != "k-space" else path.stem)
 
 
+def _read(path: Path, read: Callable[[Path], KSpace]) -> KSpace:
+    try:
+        return read(path)
+    except TomolensError:
+        raise
+    except OSError as refused:
+        raise ReadError(f"{path} cannot be read ({refused.strerror}).") from refused
+
+
 def is_kspace(path: Path | str) -> bool:
     """Whether a file holds k-space that can be read, by its suffix and its first bytes or names of contents."""
     path = Path(path)
     known = _KNOWN.get(path.suffix.lower())
-    return known is not None and path.is_file() and known(path)
+    try:
+        return known is not None and path.is_file() and known(path)
+    except OSError:  # reading it tells why it cannot be
+        return False
 
 
 def write_kspace(kspace: KSpace, path: Path | str) -> Path:
@@ -158,6 +170,8 @@ def _grid(content: Mapping[str, NDArray[Any]], shape: tuple[int, int, int]) -> t
         return Grid(shape, content["affine"], frame), ()
     if "spacing_mm" in content:
         k, j, i = (float(step) for step in content["spacing_mm"])
+        if not all(np.isfinite(step) and step > 0 for step in (k, j, i)):
+            raise ValueError(f"spacing_mm is {k:g}, {j:g}, {i:g}; three distances above 0 are needed.")
         return Grid.from_axes(shape, (k, j, i), frame_of_reference=frame), (_NO_PLACE,)
     return Grid.from_axes(shape, frame_of_reference=frame), (f"{_NO_PLACE}; its spacing is not known, 1 mm was taken",)
 

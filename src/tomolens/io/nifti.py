@@ -3,12 +3,16 @@
 A NIfTI-1 header holds its affine in float32, too coarse to give a grid back exactly. So a written file also carries, in
 a header extension of text (code 6), the grid in full precision and what else NIfTI has no place for. The extension
 counts only while it agrees with the header.
+
+What has no known place in the patient is written with qform and sform codes of 0, which says so to any reader; such a
+file is read back where its extension gives the grid.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +24,7 @@ from numpy.typing import NDArray
 
 from tomolens.core.errors import GeometryError, ReadError
 from tomolens.core.grid import Grid
+from tomolens.core.kspace import NO_PLACE, is_placed
 from tomolens.io.image_content import ImageContent
 from tomolens.io.rescale import rescaled
 
@@ -47,7 +52,7 @@ def read_nifti(path: Path) -> ImageContent:
     ReadError
         If the file is damaged or does not hold one 3D image of numbers.
     GeometryError
-        If the header does not say where the image lies: sform and qform codes are both 0.
+        If the header does not say where the image lies: sform and qform codes are both 0, and it is none of ours.
     """
     header, stored, slope, intercept = _opened(path)
     stored = stored.reshape(stored.shape[:3]) if stored.ndim > 3 and set(stored.shape[3:]) == {1} else stored
@@ -55,8 +60,13 @@ def read_nifti(path: Path) -> ImageContent:
         raise ReadError(f"{path}: {stored.ndim} dimensions of {stored.dtype}, not one 3D image of numbers.")
     facts = _facts(header)
     voxels = rescaled(stored.transpose(2, 1, 0), slope, intercept)
-    affine = _exact(_affine(header, path), facts, voxels.shape)
-    return ImageContent(voxels, Grid(voxels.shape, affine, facts.get("frame_of_reference")), facts, _notes(header))
+    unplaced = header["sform_code"] <= 0 and header["qform_code"] <= 0
+    affine = _unplaced(header, facts, path) if unplaced else _exact(_affine(header), facts, voxels.shape)
+    grid = Grid(voxels.shape, affine, facts.get("frame_of_reference"))
+    content = ImageContent(voxels, grid, facts, _notes(header))
+    if unplaced and is_placed(content.trusted_facts.get("history", ())):
+        return replace(content, notes=(*content.notes, f"{NO_PLACE}: its sform and qform codes are 0"))
+    return content
 
 
 def _opened(path: Path) -> tuple[Any, NDArray[Any], float, float]:
@@ -78,13 +88,21 @@ def _kind(path: Path) -> Any:
     return nib.Nifti2Image if is_second else nib.Nifti1Image
 
 
-def _affine(header: Any, path: Path) -> NDArray[np.float64]:
+def _affine(header: Any) -> NDArray[np.float64]:
     """(k, j, i) to LPS mm, from the sform, else the qform."""
-    if header["sform_code"] <= 0 and header["qform_code"] <= 0:
-        raise GeometryError(f"{path}: sform and qform codes are 0: the file does not say where its image lies.")
     ras = header.get_best_affine()
     ras[:3] *= _MM.get(header.get_xyzt_units()[0], 1.0)
     return np.asarray(_LPS_FROM_RAS @ ras)[:, _KJI]
+
+
+def _unplaced(header: Any, facts: Mapping[str, Any], path: Path) -> NDArray[np.float64]:
+    """The affine of a file of ours that says that its place is not known; its axes are not the patient's sides."""
+    stated = np.asarray(facts.get("affine_kji_to_lps_mm", ()), float)
+    if stated.shape != (4, 4) or not np.allclose(
+        np.linalg.norm(stated[:3, :3], axis=0), header.get_zooms()[2::-1], rtol=1e-5
+    ):
+        raise GeometryError(f"{path}: sform and qform codes are 0: the file does not say where its image lies.")
+    return stated
 
 
 def _exact(affine: NDArray[np.float64], facts: Mapping[str, Any], shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -123,13 +141,16 @@ def _facts(header: Any) -> dict[str, Any]:
 def write_nifti(volume: Volume, path: Path, facts: Mapping[str, Any]) -> None:
     """Write a volume as NIfTI-1. A sheared grid stands in the sform alone: a qform cannot hold it."""
     ras = _LPS_FROM_RAS @ volume.grid.affine[:, _KJI]
-    image = nib.Nifti1Image(volume.voxels.transpose(2, 1, 0), ras)
+    image = nib.Nifti1Image(volume.voxels.transpose(2, 1, 0), ras if volume.placed else None)
     image.header.set_xyzt_units("mm", "sec")
-    image.set_sform(ras, _SCANNER)
-    if volume.grid.is_sheared:
-        image.header["qform_code"] = 0
+    if volume.placed:
+        image.set_sform(ras, _SCANNER)
+        if volume.grid.is_sheared:
+            image.header["qform_code"] = 0
+        else:
+            image.set_qform(ras, _SCANNER)
     else:
-        image.set_qform(ras, _SCANNER)
+        image.header.set_zooms(volume.spacing_mm[::-1])
     exact = {"affine_kji_to_lps_mm": volume.grid.affine.tolist()}
     text = json.dumps({"tomolens": {**facts, **exact}}).encode()
     image.header.extensions.append(nib.nifti1.Nifti1Extension(_TEXT, text))

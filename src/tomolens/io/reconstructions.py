@@ -30,17 +30,19 @@ key                 value
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from tomolens.core.errors import OptionError, ReadError
+from tomolens.core.errors import OptionError, OutputError, ReadError
 from tomolens.core.finding import RESEARCH_USE
 from tomolens.core.grid import Grid
-from tomolens.core.kspace import NO_PLACE
+from tomolens.core.kspace import is_placed
 from tomolens.core.reconstruction import GENERATIVE, Check, Job, Reconstruction
 from tomolens.core.reconstruction_picture import difference_unit
 from tomolens.core.volume import Volume
@@ -66,6 +68,7 @@ IMAGE_NAME = "reconstruction.nii.gz"
 DICOM_NAME = "dicom"
 MAPS = "OT"
 """DICOM's modality of what is none of its other kinds (PS3.3 C.7.3.1.1.1): so no model takes a map for a scan."""
+_ROLES = ("reconstruction", "difference", "uncertainty", "reference", "baseline")
 _VERBS = {Job.DENOISING: "denoised", Job.MRI: "reconstructed", Job.SUPER_RESOLUTION: "thin slices made"}
 _CODES = {Job.DENOISING: "smoothing", Job.MRI: "smoothing", Job.SUPER_RESOLUTION: "resampling"}
 
@@ -100,7 +103,7 @@ class ReconstructionRecord:
     @property
     def placed(self) -> bool:
         """Whether it is known where in the patient it lies, and so which side is left."""
-        return not any(NO_PLACE in step for step in self.run.history)
+        return is_placed(self.run.history)
 
 
 def write_reconstruction(reconstruction: Reconstruction, folder: Path | str, *, format: Format = "auto") -> Path:
@@ -114,7 +117,7 @@ def write_reconstruction(reconstruction: Reconstruction, folder: Path | str, *, 
     reconstruction
         As `tomolens.reconstruct` made it.
     folder
-        What it holds under the same names is replaced.
+        A result that it holds is replaced, with the images that the new one does not have.
     format
         Of the result: ``dicom``, ``nifti``, or ``auto``, DICOM where the source was.
 
@@ -128,22 +131,47 @@ def write_reconstruction(reconstruction: Reconstruction, folder: Path | str, *, 
     OptionError
         If ``format`` is another.
     OutputError
-        If DICOM is asked for and the source was not, or a file cannot be written.
+        If DICOM is asked for and the source was not, the folder of the DICOM series is where the source lies, or a
+        file cannot be written.
     """
     if format not in get_args(Format):
         raise OptionError(f"format is one of {', '.join(get_args(Format))}, not {format!r}.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     as_dicom = format == "dicom" or (format == "auto" and reconstruction.volume.series is not None)
+    stale = _standing(folder)
+    if as_dicom or folder / DICOM_NAME in stale:
+        _spare_source(reconstruction.volume, folder / DICOM_NAME)
+    (folder / JSON_NAME).unlink(missing_ok=True)  # from here on the images stand for no result
     result = (
         _write_dicom(reconstruction, folder) if as_dicom else write_volume(reconstruction.volume, folder / IMAGE_NAME)
     )
     images = {"reconstruction": result}
     for role, volume in _beside(reconstruction).items():
         images[role] = write_volume(volume, folder / f"{role}.nii.gz")
+    for left in stale - set(images.values()):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     with whole_file(folder / JSON_NAME) as temporary:
         write_json(_to_json(reconstruction, images), temporary)
     return folder / JSON_NAME
+
+
+def _standing(folder: Path) -> set[Path]:
+    """Where an earlier result's images are; a DICOM series only where its JSON names it."""
+    images = {folder / f"{role}.nii.gz" for role in _ROLES}
+    try:
+        named = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))["images"].values()
+        if any(image["file"] == DICOM_NAME for image in named):
+            images.add(folder / DICOM_NAME)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or none of ours
+        pass
+    return images
+
+
+def _spare_source(volume: Volume, place: Path) -> None:
+    files = volume.series.files if volume.series is not None else ()
+    if any(place.resolve() in file.resolve().parents for file in files):
+        raise OutputError(f"{place} holds the source itself; write the result into another folder.")
 
 
 def derivation_of(reconstruction: Reconstruction) -> Derivation:
@@ -198,9 +226,12 @@ def _image_to_json(made: Reconstruction, path: Path) -> dict[str, Any]:
 def difference_of(made: Reconstruction) -> Difference:
     """How much was changed."""
     unit, factor = difference_unit(made)
-    numbers = made.difference * np.float32(factor)
-    size = max(abs(float(numbers.min())), abs(float(numbers.max())))
-    return Difference(unit, float(numbers.mean(dtype=np.float64)), float(numbers.std(dtype=np.float64)), size)
+    difference = made.difference
+    mean = float(difference.mean(dtype=np.float64))
+    squares = sum(float(((image - mean) ** 2).sum(dtype=np.float64)) for image in difference)
+    deviation = float(np.sqrt(squares / difference.size))
+    largest = max(abs(float(difference.min())), abs(float(difference.max())))
+    return Difference(unit, factor * mean, factor * deviation, factor * largest)
 
 
 def _check_to_json(check: Check) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tomolens.core.volume import Volume
 from tomolens.models.classical import METHODS, Classical
 from tomolens.models.inference import Backend, finite, until_it_fits
 from tomolens.models.manifest import Manifest
+from tomolens.models.range_checks import Known, against_ranges
 from tomolens.models.slice_denoiser import DEEPEST_STRIDE, SLICES
 from tomolens.models.weights import filled
 from tomolens.models.windowed import on_device
@@ -41,13 +42,6 @@ SMALLEST_TILE = 64
 _WHOLE = 1 << 14
 _MEASURED = 9
 _AIR_HU = -1000.0
-_RANGES: Mapping[str, tuple[str, str]] = {
-    "noise_hu": ("noise", "HU"),
-    "noise_frequency": ("noise frequency", "cycles/pixel"),
-    "pixel_mm": ("pixel", "mm"),
-    "slice_mm": ("slice distance", "mm"),
-}
-"""What is measured in a scan: its key in a card's ranges, its name and its unit."""
 
 
 class SliceReconstructor:
@@ -97,7 +91,7 @@ class SliceReconstructor:
         manifest.lap(STAGE)
         run = manifest.run(self.card, self.weights_sha256, [volume], tiles.backend, tiles.notes)
         uncertainty = None if doubt is None else as_in(volume, doubt)
-        return Made(as_in(volume, image), _reference(volume), volume.grid, run, uncertainty, slices.checks(self.card))
+        return Made(as_in(volume, image), volume.voxels, volume.grid, run, uncertainty, slices.checks(self.card))
 
 
 @dataclass
@@ -214,7 +208,7 @@ class ClassicalDenoiser:
             image[k] = self._method(slices.around(k)[SLICES // 2], slices.noise(k))
         manifest.lap(STAGE)
         run = manifest.run(self.card, "", [volume], Backend(torch.device("cpu"), torch.float32))
-        return Made(as_in(volume, image), _reference(volume), volume.grid, run, None, slices.checks(self.card))
+        return Made(as_in(volume, image), volume.voxels, volume.grid, run, None, slices.checks(self.card))
 
 
 class _Slices:
@@ -243,16 +237,12 @@ class _Slices:
         some = np.linspace(0, self.count - 1, min(_MEASURED, self.count)).round().astype(int)
         slices = np.stack([self.around(int(k))[SLICES // 2] for k in some])
         measured = {
-            "noise_hu": float(np.median([noise_level(image) for image in slices])),
-            "noise_frequency": noise_frequency(slices),
-            "pixel_mm": pixel_mm(self._volume),
-            "slice_mm": self._volume.canonical().spacing_mm[0],
+            "noise_hu": Known("noise", float(np.median([noise_level(image) for image in slices])), "HU"),
+            "noise_frequency": Known("noise frequency", noise_frequency(slices), "cycles/pixel"),
+            "pixel_mm": Known("pixel", pixel_mm(self._volume), "mm"),
+            "slice_mm": Known("slice distance", self._volume.canonical().spacing_mm[0], "mm"),
         }
-        return tuple(
-            Check(name, measured[key], unit, *card.ranges[key])
-            for key, (name, unit) in _RANGES.items()
-            if key in card.ranges
-        )
+        return against_ranges(measured, card.ranges)
 
 
 def _told(count: int, progress: Progress) -> Iterator[int]:
@@ -266,10 +256,6 @@ def _volume(source: Volume | KSpace) -> Volume:
     if not isinstance(source, Volume):
         raise ContractError(f"{source.name} is k-space; denoising takes a CT.")
     return source
-
-
-def _reference(volume: Volume) -> NDArray[np.float32]:
-    return np.asarray(volume.voxels, np.float32)
 
 
 def reconstructor_of(bundle: Bundle, backend: Backend) -> SliceReconstructor:

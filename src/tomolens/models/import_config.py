@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ MOST_VALUES = 200_000
 LONGEST_TEXT = 4096
 """Characters of a text that another is joined to: paths are shorter, and doubled ones fill any memory."""
 _REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]', re.DOTALL)
 _PLACEMENT = ("to", "cuda", "cpu", "eval")
 """Methods of a network that change where it runs, not what it is."""
 
@@ -52,15 +53,14 @@ def read_json(file: Path) -> dict[str, Any]:
     if file.stat().st_size > LARGEST_JSON:
         raise ModelError(f"{file.name} is {file.stat().st_size} bytes; at most {LARGEST_JSON} are read.")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_constant, parse_float=_finite)
+        text = file.read_text(encoding="utf-8")
+        _check_depth(text, file.name)
+        values = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
         json.dumps(values, ensure_ascii=False).encode("utf-8")  # \ud800 alone is JSON and no text
-    except RecursionError as deep:
-        raise ModelError(f"{file.name} is nested too deeply; at most {DEEPEST} levels are read.") from deep
     except (ValueError, OSError) as broken:
         raise ModelError(f"{file.name} is not JSON: {broken}.") from broken
     if not isinstance(values, dict):
         raise ModelError(f"{file.name} holds a {type(values).__name__}; a bundle's file holds an object.")
-    _check_depth(values, file.name)
     return values
 
 
@@ -72,20 +72,13 @@ def _finite(word: str) -> float:
     return float(word) if isfinite(float(word)) else _no_constant(word)
 
 
-def _check_depth(values: Any, name: str) -> None:
-    level, depth = [values], 0
-    while level:
-        depth += 1
+def _check_depth(text: str, name: str) -> None:
+    """Count brackets outside texts before anything is built of them, which takes a minute for what is deep and wide."""
+    depth = 0
+    for bracket in _BRACKET.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(bracket[0], 0)
         if depth > DEEPEST:
             raise ModelError(f"{name} is nested more than {DEEPEST} levels deep.")
-        level = [part for value in level for part in _parts(value)]
-
-
-def _parts(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, list):
-        yield from value
 
 
 class Config:

@@ -242,6 +242,19 @@ def until_it_fits(work: Callable[[], Answer], give_way: Callable[[], None]) -> A
             give_way()
 
 
+def with_pulse(network: nn.Module, pulse: Callable[[], None]) -> nn.Module:
+    """The same network, with the same weights, that calls ``pulse`` after each of its layers; it may raise to stop.
+
+    The network itself stays as it is, so that runs in several threads do not share their hooks.
+    """
+    shared = {id(kept): kept for kept in (*network.parameters(), *network.buffers())}
+    told = deepcopy(network, shared)
+    for layer in told.modules():
+        if not any(layer.children()):
+            layer.register_forward_hook(lambda *_: pulse())
+    return told
+
+
 def is_memory(problem: BaseException) -> bool:
     """Whether an error of torch says that memory ran out."""
     known = ("out of memory", "can't allocate memory", "could not create a memory object", "bad_alloc")

@@ -15,7 +15,7 @@ from tomolens.core.kspace import KSpace
 from tomolens.core.progress import Progress, Step
 from tomolens.core.reconstruction import Job, Made, ReconstructOptions
 from tomolens.models.classical import METHODS, Classical
-from tomolens.models.inference import Backend, until_it_fits
+from tomolens.models.inference import Backend, until_it_fits, with_pulse
 from tomolens.models.manifest import Manifest
 from tomolens.models.mri_checks import checks_of, held_out_misfit, measurement
 from tomolens.models.mri_tensors import inputs_of, tensors_of
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tomolens.models.registry import Bundle
 
 STAGE = "reconstruct"
+CHECK_STAGE, REFERENCE_STAGE = "check", "reference"
 _HELD_OUT_SLICES = 3
 """Slices in which the method is asked to foretell lines that it was not shown."""
 
@@ -94,7 +95,7 @@ class MriReconstructor:
         sigma = [each.sigma for each in done if each.sigma is not None]
         return Made(
             image=np.stack([each.magnitude for each in done]),
-            reference=np.stack([zero_filled(data) for data in source.data]),
+            reference=work.reference(),
             grid=source.grid,
             run=replace(run, source=source.name, history=source.history),
             uncertainty=np.stack(sigma) if sigma and options.uncertainty else None,
@@ -120,16 +121,20 @@ class _Work:
     method: Method
     progress: Progress
 
-    def measured(self, k: int) -> Measured:
-        """A slice, ready for the method; sensitivities are found where the measurement brings none."""
+    def measured(self, k: int, step: Step) -> Measured:
+        """A slice, ready for the method; sensitivities are found where the measurement brings none.
+
+        The progress is told ``step``, which may stop the work, now and again as long as the slice is worked on.
+        """
+        self.progress(step)
         maps = None if self.kspace.sensitivities is None else self.kspace.sensitivities[k]
-        return Measured.of(self.kspace.data[k], self.kspace.acquired[k], maps, self.method.most_coils)
+        measured = Measured.of(self.kspace.data[k], self.kspace.acquired[k], maps, self.method.most_coils)
+        return replace(measured, pulse=partial(self.progress, step))
 
     def slice(self, k: int) -> _Done:
-        """Make one; tells the progress before, which may stop the work."""
+        """Make one."""
         total = self.kspace.shape[0]
-        self.progress(Step(STAGE, k, total))
-        measured = self.measured(k)
+        measured = self.measured(k, Step(STAGE, k, total))
         answer, scale = self.method(measured), np.float32(measured.scale)
         misfit = None if answer.image is None else measured.misfit(answer.image)
         if k == total - 1:
@@ -143,9 +148,18 @@ class _Work:
         if not known:
             return {}
         chosen = np.unique(np.linspace(0, len(done) - 1, _HELD_OUT_SLICES + 2).round()[1:-1].astype(int))
-        slices = (self.measured(int(k)) for k in chosen) if held_out else iter(())
+        steps = (Step(CHECK_STAGE, n, len(chosen)) for n in range(len(chosen)))
+        slices = map(self.measured, chosen.tolist(), steps) if held_out else iter(())
         foretold = held_out_misfit(slices, lambda measured: self.method(measured).image)
         return {"misfit": float(np.median(known)), **({} if foretold is None else {"held-out misfit": foretold})}
+
+    def reference(self) -> NDArray[np.float32]:
+        """The root sum of squares of each slice, zeros filled in."""
+        images = np.empty(self.kspace.shape, np.float32)
+        for k, data in enumerate(self.kspace.data):
+            self.progress(Step(REFERENCE_STAGE, k, len(images)))
+            images[k] = zero_filled(data)
+        return images
 
 
 class _Network:
@@ -173,7 +187,7 @@ class Unrolled(_Network):
             answer: torch.Tensor = network(*(tensor[None].to(device) for tensor in batch.values()))
             return np.asarray(answer[0].float().cpu().numpy(), np.float32)
 
-        real, imaginary, log_sigma = self.place.run(work)
+        real, imaginary, log_sigma = self.place.run(work, measured.pulse)
         image = np.asarray(real + 1j * imaginary, np.complex64)
         return Answer(np.abs(image), image, np.exp(log_sigma))
 
@@ -185,7 +199,7 @@ class VarNet(_Network):
 
     def __call__(self, measured: Measured) -> Answer:
         """Image of one slice."""
-        return Answer(self.place.run(lambda network, device: magnitude(network, measured, device)))
+        return Answer(self.place.run(lambda network, device: magnitude(network, measured, device), measured.pulse))
 
 
 @dataclass
@@ -201,12 +215,14 @@ class _Place:
             raise OptionError(f"This model runs with torch, not {self.backend.engine}; use auto, cpu or cuda.")
         self.network = self.network.to(self.backend.device)
 
-    def run(self, work: Callable[[nn.Module, torch.device], NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Do work that takes the network and its device."""
+    def run(
+        self, work: Callable[[nn.Module, torch.device], NDArray[np.float32]], pulse: Callable[[], None]
+    ) -> NDArray[np.float32]:
+        """Do work that takes the network and its device; ``pulse`` is called after each layer."""
 
         def whole() -> NDArray[np.float32]:
             with torch.inference_mode():
-                return work(self.network, self.backend.device)
+                return work(with_pulse(self.network, pulse), self.backend.device)
 
         return until_it_fits(whole, self._to_cpu)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tomolens.core.reconstruction import Check
+from tomolens.models.range_checks import Known, against_ranges
 from tomolens.physics.masks import fully_sampled_centre, widest_gap
 from tomolens.physics.sense import tuned_cg, varying_axes
 
@@ -15,31 +16,38 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tomolens.core.kspace import KSpace
+    from tomolens.core.reconstruction import Check
     from tomolens.physics.sense import Measured
 
 HELD_OUT_SHARE = 0.05
 """Of what was measured outside the centre."""
+_SIDES = {"matrix": ("matrix rows", "matrix columns")}
+"""Ranges that hold for several numbers."""
 _UNITS = {
-    "acceleration": "x", "coils": "", "matrix": "pixels", "noise": "% of bright tissue", "centre": "lines",
-    "widest gap": "% of k-space", "misfit": "of the noise", "held-out misfit": "of CG-SENSE's",
+    "acceleration": "x", "coils": "", "matrix rows": "pixels", "matrix columns": "pixels",
+    "noise": "% of bright tissue", "centre": "lines", "widest gap": "% of k-space", "misfit": "of the noise",
+    "held-out misfit": "of CG-SENSE's",
 }  # fmt: skip
-"""The checks, which are also the names in a card's ranges."""
+"""The checks; but for the sides of the matrix also the names in a card's ranges."""
 
 
 def checks_of(values: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]) -> tuple[Check, ...]:
-    """A check for each value whose range the model states."""
-    return tuple(Check(name, value, _UNITS[name], *ranges[name]) for name, value in values.items() if name in ranges)
+    """A check for each range that a model states, of the matrix one for each side."""
+    known = {name: Known(name, values.get(name, math.nan), unit) for name, unit in _UNITS.items()}
+    spread = {side: bounds for name, bounds in ranges.items() for side in _SIDES.get(name, (name,))}
+    return against_ranges(known, spread)
 
 
 def measurement(kspace: KSpace, noise: Sequence[float]) -> dict[str, float]:
     """What there is to say of a measurement; ``noise`` of each slice, of which the median counts."""
     masks, _ = distinct(kspace.acquired)
     centres = [span.stop - span.start for mask in masks for span in fully_sampled_centre(mask)]
-    sides = sorted(kspace.shape[1:])
+    _, rows, columns = kspace.shape
     return {
         "acceleration": kspace.acceleration,
         "coils": float(kspace.coils),
-        "matrix": float(sides[0]),
+        "matrix rows": float(rows),
+        "matrix columns": float(columns),
         "noise": 100 * float(np.median(noise)),
         "centre": float(min(centres)),
         "widest gap": 100 * max(widest_gap(mask) for mask in masks),

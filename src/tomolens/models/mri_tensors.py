@@ -52,6 +52,6 @@ _MADE: Mapping[str, Callable[[Measured], torch.Tensor]] = {
     "start": lambda measured: _parts(started(measured)),
     "image": lambda measured: _parts(measured.model.adjoint(measured.data)),
     "maps": _maps,
-    "acquired": lambda measured: torch.from_numpy(np.ascontiguousarray(measured.acquired)),
+    "acquired": lambda measured: torch.from_numpy(np.array(measured.acquired)),
     "noise": lambda measured: torch.tensor(measured.noise, dtype=torch.float32),
 }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tomolens.core.progress import Progress
     from tomolens.core.reconstruction import Made, ReconstructOptions
     from tomolens.core.volume import Volume
+    from tomolens.models.inference import Backend
     from tomolens.models.registry import Bundle
 
 _HOMES = {Job.DENOISING: "denoising", Job.MRI: "mri", Job.SUPER_RESOLUTION: "super_resolution"}
@@ -80,6 +81,7 @@ def load_reconstructor(name: str | Path, *, device: str = "auto") -> Reconstruct
     """
     for job in Job:
         if str(name) in METHODS[job]:
+            _backend(device)  # refuses what is no device
             method: Reconstructor = _home(job).CLASSICAL[str(name)].load()
             return method
     bundle = find_bundle(name)
@@ -89,10 +91,14 @@ def load_reconstructor(name: str | Path, *, device: str = "auto") -> Reconstruct
 
 
 def _of(bundle: Bundle, device: str) -> Reconstructor:
+    made: Reconstructor = _home(Job(bundle.card.task)).reconstructor_of(bundle, _backend(device))
+    return made
+
+
+def _backend(device: str) -> Backend:
     from tomolens.models.inference import Backend  # torch: seconds, and not needed to list what there is
 
-    made: Reconstructor = _home(Job(bundle.card.task)).reconstructor_of(bundle, Backend.choose(device))
-    return made
+    return Backend.choose(device)
 
 
 def _home(job: Job) -> Any:

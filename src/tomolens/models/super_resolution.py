@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 from tomolens.core.errors import ContractError, OptionError, OutOfMemory
-from tomolens.core.progress import Progress, Step
+from tomolens.core.progress import Progress, Step, silent
 from tomolens.core.reconstruction import Check, Job, Made, ReconstructOptions
 from tomolens.core.volume import Volume
 from tomolens.models.classical import METHODS, Classical
 from tomolens.models.inference import Backend, finite, until_it_fits
 from tomolens.models.manifest import Manifest
+from tomolens.models.range_checks import Known, against_ranges
 from tomolens.models.slice_network import setting_of
 from tomolens.models.weights import filled
 from tomolens.models.windowed import on_device
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 STAGE = "make thin slices"
 LARGEST_RESIDUAL_PERCENT = 0.1
+INTERPOLATE = "interpolate"
+PROFILE_PERCENT = (90.0, 110.0)
+"""How thick slices may be by their distance: methods and training take them to be as thick as they are apart."""
 _AT_ONCE = 8_000_000
 """Thin voxels that are interpolated at once."""
 _BATCH_VALUES = 64_000_000
@@ -63,6 +67,10 @@ class Stack:
         Of the thin slices.
     low, high
         The least and the largest number measured; no thin slice goes beyond.
+    profile
+        See `profile_check`.
+    progress
+        Told after each part of an interpolation.
     """
 
     measured: Image
@@ -70,9 +78,11 @@ class Stack:
     grid: Grid
     low: float
     high: float
+    profile: tuple[Check, ...] = ()
+    progress: Progress = silent
 
     @classmethod
-    def of(cls, source: Volume | KSpace, options: ReconstructOptions) -> Stack:
+    def of(cls, source: Volume | KSpace, options: ReconstructOptions, progress: Progress = silent) -> Stack:
         """Read the source.
 
         Raises
@@ -90,7 +100,8 @@ class Stack:
         measured = np.array(source.voxels, np.float32)
         if source.padding is not None:
             measured[source.voxels == source.padding] = low
-        return cls(measured, factor, thin_grid(source.grid, factor), low, high)
+        grid = thin_grid(source.grid, factor)
+        return cls(measured, factor, grid, low, high, profile_check(source), progress)
 
     def by_rows(self, work: Callable[..., Image], *others: Image) -> Image:
         """``work`` on some rows at a time of the measured slices and of ``others``, (k * factor, j, i)."""
@@ -98,6 +109,7 @@ class Stack:
         slices, rows, columns = self.grid.shape
         step = max(1, _AT_ONCE // (slices * columns))
         for first in range(0, rows, step):
+            self.progress(Step(INTERPOLATE, first, rows))
             part = slice(first, first + step)
             made[:, part] = work(self.measured[:, part], *(other[:, part] for other in others))
         return made
@@ -119,19 +131,28 @@ class Stack:
         """What the result leaves of the measured slices, and the input against the card's ranges."""
         residual = 100 * residual_share(image, self.measured, self.factor)
         thin, *pixels = self.grid.spacing_mm
-        known = (
-            ("factor", float(self.factor), "", "factor"),
-            ("distance of thin slices", thin, "mm", "thin_mm"),
-            ("distance of thick slices", thin * self.factor, "mm", "thick_mm"),
-            ("pixels", max(pixels), "mm", "pixel_mm"),
-            ("noise", 100 * noise_share(self.measured), "% of the contrast", "noise_percent"),
-        )
-        ranges = [Check(name, value, unit, *card.ranges[key]) for name, value, unit, key in known if key in card.ranges]
+        known = {
+            "factor": Known("factor", float(self.factor)),
+            "thin_mm": Known("distance of thin slices", thin, "mm"),
+            "thick_mm": Known("distance of thick slices", thin * self.factor, "mm"),
+            "pixel_mm": Known("pixels", max(pixels), "mm"),
+            "noise_percent": Known("noise", 100 * noise_share(self.measured), "% of the contrast"),
+        }
         percent = "% of their range"
-        return (
-            Check("difference from the measured slices", residual, percent, high=LARGEST_RESIDUAL_PERCENT),
-            *ranges,
-        )
+        kept = Check("difference from the measured slices", residual, percent, high=LARGEST_RESIDUAL_PERCENT)
+        return (kept, *self.profile, *against_ranges(known, card.ranges))
+
+
+def profile_check(source: Volume) -> tuple[Check, ...]:
+    """How thick the slices are by how far apart they lie, where the headers say how thick: they may overlap or gap.
+
+    Slices that were averaged since they were read overlap, or leave gaps, by as many mm as those that were read.
+    """
+    series, apart_mm = source.series, source.spacing_mm[0]
+    if series is None or series.spacing_mm is None or series.thickness_mm is None:
+        return ()
+    thick_mm = apart_mm + series.thickness_mm - series.spacing_mm[0]
+    return (Check("slice thickness", 100 * thick_mm / apart_mm, "% of their distance", *PROFILE_PERCENT),)
 
 
 def noise_share(measured: Image) -> float:
@@ -163,12 +184,9 @@ class Interpolation:
         ContractError
             If the source is not made of thick slices.
         """
-        stack, manifest = Stack.of(source, options), Manifest()
-        progress(Step(STAGE, 0, 2))
+        stack, manifest = Stack.of(source, options, progress), Manifest()
         reference = stack.spline()
-        progress(Step(STAGE, 1, 2))
         image = stack.projected() if self.keeps else reference
-        progress(Step(STAGE, 2, 2))
         manifest.lap("interpolate")
         run = _run(manifest, self.card, "", source, stack, Backend.choose("cpu"))
         return Made(image, reference, stack.grid, run, None, stack.checks(image, self.card))
@@ -211,8 +229,7 @@ class ThinSlices:
         OutOfMemory
             If a single plane does not fit into the CPU's memory.
         """
-        stack, manifest = Stack.of(source, options), Manifest()
-        progress(Step(STAGE, 0, sum(stack.grid.shape[1:])))
+        stack, manifest = Stack.of(source, options, progress), Manifest()
         image = stack.projected()
         manifest.lap("back-project")
         planes = Planes(self.network, self.backend, stack, progress)

@@ -40,8 +40,9 @@ def noise_map(image_hu: NDArray[np.float32]) -> NDArray[np.float32]:
     quiet = ndimage.percentile_filter(np.where(body, fine, np.float32(1e6)), 100 * _SHARE, size=_NEAR, mode="nearest")
     known = body & (quiet < 1e5)
     level = np.float32(_CORRECTION) * _spread(quiet, known)
-    zoomed = ndimage.zoom(level, np.divide(image.shape, level.shape), order=1, mode="nearest", grid_mode=True)
-    return np.maximum(zoomed, np.float32(LEAST_HU))
+    steps = np.full(2, 1 / _STRIDE)  # a sample lies on its pixel, not in the middle of those up to the next
+    between = ndimage.affine_transform(level, steps, output_shape=image.shape, order=1, mode="nearest")
+    return np.maximum(between, np.float32(LEAST_HU))
 
 
 def _spread(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:

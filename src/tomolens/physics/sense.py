@@ -31,6 +31,10 @@ _INNER_STEPS = 2
 """Of the dual of total variation within each outer step; it goes on from where it was."""
 
 
+def _nothing() -> None:
+    """No pulse."""
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """One slice as the methods and the networks take it: brightest tissue about 1, a few virtual coils, its maps.
@@ -47,6 +51,8 @@ class Measured:
         Standard deviation of real and imaginary part in each coil.
     scale
         What an image is multiplied by to have the unit of the measurement.
+    pulse
+        Called before each step of whatever is worked out from the slice. To stop the work it raises.
     """
 
     data: NDArray[np.complex64]
@@ -54,6 +60,7 @@ class Measured:
     maps: NDArray[np.complex64]
     noise: float
     scale: float
+    pulse: Callable[[], None] = _nothing
 
     @classmethod
     def of(
@@ -82,7 +89,7 @@ class Measured:
     @property
     def model(self) -> Sense:
         """How an image would have been measured."""
-        return Sense(self.maps, self.acquired)
+        return Sense(self.maps, self.acquired, self.pulse)
 
     def without(self, places: NDArray[np.bool_]) -> Measured:
         """The same slice as if some places of (ky, kx) had not been measured."""
@@ -109,8 +116,10 @@ class Sense:
     Pruessmann et al., Magn Reson Med 1999; 42:952-962 and 2001; 46:638-651.
     """
 
-    def __init__(self, maps: NDArray[np.complex64], acquired: NDArray[np.bool_]) -> None:
-        self.maps, self.acquired = maps, acquired
+    def __init__(
+        self, maps: NDArray[np.complex64], acquired: NDArray[np.bool_], pulse: Callable[[], None] = _nothing
+    ) -> None:
+        self.maps, self.acquired, self._pulse = maps, acquired, pulse
         self._conjugate = maps.conj()
         self._axes = varying_axes(acquired)
         lowest_first = np.fft.ifftshift(acquired)
@@ -130,6 +139,7 @@ class Sense:
 
         Whether zero frequency stands in the middle or first does not matter here: the two shifts cancel.
         """
+        self._pulse()
         seen = fft.fftn(self.maps * image, axes=self._axes, norm="ortho", workers=_THREADS, overwrite_x=True)
         seen *= self._mask
         back = fft.ifftn(seen, axes=self._axes, norm="ortho", workers=_THREADS, overwrite_x=True)

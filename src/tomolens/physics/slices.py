@@ -39,7 +39,8 @@ _TOO_CLOSE = 1e-3
 def thick(volume: Volume, factor: int) -> Volume:
     """Simulate thicker slices: the mean of each ``factor`` slices, in their middle.
 
-    Whole numbers are rounded. Slices at the end that fill no thick one are left out.
+    Whole numbers are rounded. Slices at the end that fill no thick one are left out. Where any of the slices has
+    padding the thick one has it too: its mean was not measured.
 
     Raises
     ------
@@ -54,6 +55,9 @@ def thick(volume: Volume, factor: int) -> Volume:
     k, j, i = used.spacing_mm
     means = averaged(used.voxels, factor)
     voxels = np.rint(means).astype(volume.voxels.dtype) if volume.voxels.dtype.kind in "iu" else means
+    if volume.padding is not None:
+        outside = (used.voxels == volume.padding).reshape(-1, factor, *used.shape[1:]).any(axis=1)
+        voxels = np.where(outside, voxels.dtype.type(volume.padding), voxels)
     step = f"simulated: thick slices of {k * factor:.4g} mm, each the mean of {factor}"
     grid = used.grid.respaced((k * factor, j, i))
     return replace(volume, voxels=voxels, grid=grid, history=(*volume.history, step))

@@ -15,6 +15,7 @@ from tomolens.core.reconstruction import GENERATIVE, Job, Made, Reconstruction, 
 from tomolens.core.volume import Unit, Volume
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from numpy.typing import NDArray
@@ -83,7 +84,7 @@ def reconstruct(
         raise ModelError(f"{baseline.card.name} does {baseline.card.task}; a baseline for {job} is needed.")
     made = _checked(model.reconstruct(source, options, progress), model.card)
     volume, uncertainty = _blended(source, made, model.card, options)
-    reference = _volume(source, made, made.reference, "reference: the input without the model")
+    reference = _volume(source, made, made.reference.__getitem__, "reference: the input without the model")
     beside = None
     if baseline is not None:
         other = _checked(baseline.reconstruct(source, plain, progress), baseline.card)
@@ -106,13 +107,23 @@ def _job_of(source: Volume | KSpace, card: ModelCard, options: ReconstructOption
         raise ContractError(f"{source.name} is k-space; {card.name} does {job} and takes an image.")
     if isinstance(source, Volume):
         card.input.check(source)
-    _check_options(job, card, options)
+    check_options(job, card, options)
     return job
 
 
-def _check_options(job: Job, card: ModelCard, options: ReconstructOptions) -> None:
+def check_options(job: Job, card: ModelCard, options: ReconstructOptions) -> None:
+    """Refuse options that do not fit a job and its model, before anything is read.
+
+    Raises
+    ------
+    OptionError
+        If the model is a GAN and that was not accepted, or an option is another job's.
+    """
     if card.generative and not options.generative:
-        raise OptionError(f"{card.name} is a GAN, whose texture may be invented; it runs only where that is accepted.")
+        raise OptionError(
+            f"{card.name} is a GAN. {GENERATIVE}: what looks like anatomy may not be there. It is for teaching and "
+            "comparison, and runs only where that is accepted (--allow-gan, or generative=True in Python)."
+        )
     if options.strength != 1 and job is not Job.DENOISING:
         raise OptionError(f"strength is for {Job.DENOISING}; {job} takes 1, not {options.strength:g}.")
     if options.factor is not None and job is not Job.SUPER_RESOLUTION:
@@ -123,8 +134,8 @@ def _checked(made: Made, card: ModelCard) -> Made:
     shapes = {made.image.shape, made.reference.shape, made.grid.shape}
     if len(shapes) > 1:
         raise ModelError(f"The answer of {card.name} has parts of different shapes: {sorted(shapes)}.")
-    parts = (made.image, made.reference, made.uncertainty)
-    if not all(part is None or np.isfinite(part).all() for part in parts):
+    parts = [part for part in (made.image, made.reference, made.uncertainty) if part is not None]
+    if not all(np.isfinite(image).all() for part in parts for image in part):
         raise ModelError(f"The answer of {card.name} holds numbers that are none (NaN or infinite).")
     return made
 
@@ -134,24 +145,32 @@ def _blended(
 ) -> tuple[Volume, NDArray[np.float32] | None]:
     """The result at the strength asked for, and its uncertainty; what lies outside the scan stays as it was."""
     share = np.float32(options.strength)
-    image = made.image if share == 1 else made.reference + share * (made.image - made.reference)
-    uncertainty = _uncertainty(made, share)
-    outside = _outside(source, made.grid) if isinstance(source, Volume) else None
-    if uncertainty is not None and outside is not None:
-        uncertainty = np.where(outside, np.float32(0), uncertainty)
-    return _volume(source, made, image, _step(card, options)), uncertainty
+
+    def image(k: int) -> NDArray[Any]:
+        reference = np.asarray(made.reference[k], np.float32)
+        return np.asarray(made.image[k] if share == 1 else reference + share * (made.image[k] - reference))
+
+    return _volume(source, made, image, _step(card, options)), _uncertainty(source, made, share)
 
 
-def _uncertainty(made: Made, share: np.float32) -> NDArray[np.float32] | None:
+def _uncertainty(source: Volume | KSpace, made: Made, share: np.float32) -> NDArray[np.float32] | None:
     """One standard deviation at a strength: that of the model's part, and what is left of the noise that it would take.
 
     The latter is the root mean square of what the model takes away, over 9 by 9 pixels; both count as independent.
+    Outside the scan it is zero.
     """
-    if made.uncertainty is None or share == 1:
+    outside = _outside(source, made.grid)
+    if made.uncertainty is None or (share == 1 and outside is None):
         return made.uncertainty
-    taken = ndimage.uniform_filter((made.reference - made.image) ** 2, (1, 9, 9))
-    left = (1 - share) ** 2 * np.maximum(taken, 0)
-    return np.asarray(np.sqrt(left + (share * made.uncertainty) ** 2), np.float32)
+    doubt = np.empty(made.grid.shape, np.float32)
+    for k, sigma in enumerate(made.uncertainty):
+        doubt[k] = sigma
+        if share != 1:
+            taken = ndimage.uniform_filter((made.reference[k] - made.image[k]) ** 2, 9)
+            doubt[k] = np.sqrt((1 - share) ** 2 * np.maximum(taken, 0) + (share * sigma) ** 2)
+        if outside is not None:
+            doubt[k][outside(k)] = 0
+    return doubt
 
 
 def _step(card: ModelCard, options: ReconstructOptions) -> str:
@@ -160,30 +179,39 @@ def _step(card: ModelCard, options: ReconstructOptions) -> str:
     return f"{card.task} by {card.name} {card.version}{strength}{warning}"
 
 
-def _volume(source: Volume | KSpace, made: Made, image: NDArray[np.float32], step: str) -> Volume:
+def _volume(source: Volume | KSpace, made: Made, image: Callable[[int], NDArray[Any]], step: str) -> Volume:
+    """A result of its slices as numbers are kept; one after another, since a whole scan takes gigabytes."""
+    history = (*source.history, step)
+    kind, low, high = _kept(source)
+    voxels = np.empty(made.grid.shape, kind)
+    outside, padding = _outside(source, made.grid), None
+    if isinstance(source, Volume) and source.padding is not None:
+        padding = source.padding if kind != np.int16 else float(np.clip(np.floor(source.padding), *_INT16))
+    for k in range(len(voxels)):
+        voxels[k] = image(k) if kind != np.int16 else np.clip(np.rint(image(k)), low, high)
+        if outside is not None and padding is not None:
+            voxels[k][outside(k)] = padding
     if isinstance(source, KSpace):
-        return Volume(image, made.grid, Unit.ARBITRARY, "MR", history=(*source.history, step))
-    voxels: NDArray[Any] = image
-    padding, outside = source.padding, _outside(source, made.grid)
-    if source.unit is Unit.HU:
-        low, high = _stored_range(source)
-        voxels = np.clip(np.rint(image), low, high).astype(np.int16)
-        padding = None if padding is None else float(np.clip(np.floor(padding), *_INT16))
-    if padding is not None and outside is not None:
-        voxels = np.where(outside, voxels.dtype.type(padding), voxels)
-    return replace(source, voxels=voxels, grid=made.grid, padding=padding, history=(*source.history, step))
+        return Volume(voxels, made.grid, Unit.ARBITRARY, "MR", history=history)
+    return replace(source, voxels=voxels, grid=made.grid, padding=padding, history=history)
 
 
-def _outside(source: Volume, grid: Grid) -> NDArray[np.bool_] | None:
-    """Where on a result's grid the source has padding: of thin slices where their thick one has; None without any."""
+def _outside(source: Volume | KSpace, grid: Grid) -> Callable[[int], NDArray[np.bool_]] | None:
+    """Where in a result's slice the source has padding: of thin slices where their thick one has; None without any."""
     times, rest = divmod(grid.shape[0], source.shape[0])
-    if source.padding is None or rest or grid.shape[1:] != source.shape[1:]:
+    if isinstance(source, KSpace) or source.padding is None or rest or grid.shape[1:] != source.shape[1:]:
         return None
-    return np.repeat(source.voxels == source.padding, times, axis=0)
+    return lambda k: np.asarray(source.voxels[k // times] == source.padding)
 
 
-def _stored_range(source: Volume) -> tuple[float, float]:
-    """The least and the largest whole number of the source that is not padding and that int16 holds."""
-    inside = source.voxels if source.padding is None else source.voxels[source.voxels != source.padding]
-    low, high = (np.ceil(inside.min()), np.floor(inside.max())) if inside.size else (-1024.0, 3071.0)
-    return float(np.clip(low, *_INT16)), float(np.clip(high, *_INT16))
+def _kept(source: Volume | KSpace) -> tuple[type[np.generic], float, float]:
+    """How a result's numbers are kept: CT as int16, within the whole numbers of the source that are not padding."""
+    if isinstance(source, KSpace) or source.unit is not Unit.HU:
+        return np.float32, -np.inf, np.inf
+    least, largest = np.inf, -np.inf
+    for image in source.voxels:
+        inside = image if source.padding is None else image[image != source.padding]
+        if inside.size:
+            least, largest = min(least, float(inside.min())), max(largest, float(inside.max()))
+    low, high = (np.ceil(least), np.floor(largest)) if least <= largest else (-1024.0, 3071.0)
+    return np.int16, float(np.clip(low, *_INT16)), float(np.clip(high, *_INT16))

@@ -80,10 +80,16 @@ def check_shared(batch: int, processes: int) -> None:
     Raises
     ------
     OptionError
-        With both numbers.
+        With both numbers; also if ``processes`` is below 1.
     """
+    _check_processes(processes)
     if batch % processes:
         raise OptionError(f"A batch of {batch} cannot be shared evenly by {processes} processes.")
+
+
+def _check_processes(processes: int) -> None:
+    if processes < 1:
+        raise OptionError(f"processes is at least 1, not {processes}.")
 
 
 @contextmanager
@@ -122,8 +128,7 @@ def team_of(processes: int, device: str, follow: Callable[..., None], *arguments
 
 def _backend_of(rank: int, processes: int, device: str) -> Backend:
     """Where a member computes: each has a GPU of its own, from the first one on; on the CPU they share the cores."""
-    if processes < 1:
-        raise OptionError(f"processes is at least 1, not {processes}.")
+    _check_processes(processes)
     backend = Backend.choose(device)
     if processes == 1 or backend.device.type == "cpu":
         return backend
