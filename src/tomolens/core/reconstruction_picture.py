@@ -233,7 +233,7 @@ def _row(view: View, columns: list[Panel], scale: float) -> str:
 
 def _checks(checks: tuple[Check, ...]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(check.name)}</td><td>{check.value:.3g} {escape(check.unit)}</td>"
+        f"<tr><td>{escape(check.name)}</td><td>{check.shown} {escape(check.unit)}</td>"
         f"<td>{escape(check.bounds)} {escape(check.unit)}</td><td>{_verdict(check)}</td></tr>"
         for check in checks
     )
