@@ -3,7 +3,8 @@
 The result, the baseline and the reference are scans: they keep their `Volume` in ``layer.metadata["volume"]``, so that
 every widget and writer takes them for one and their history travels with them. The maps are none; they keep theirs in
 ``layer.metadata["map"]``. Each of them has the `Kept` reconstruction in ``layer.metadata["kept"]``, the
-`Reconstruction` itself in ``layer.metadata["reconstruction"]`` and what it shows in ``layer.metadata["part"]``.
+`Reconstruction` itself in ``layer.metadata["reconstruction"]`` and what it shows in ``layer.metadata["part"]``. What
+napari copies or makes of a layer inherits all that; the ID in ``layer.metadata["layer"]`` is the layer's own alone.
 
 They lie on the layer of the scan, moved and turned as that is, also where the slices are thinner.
 """
@@ -82,8 +83,8 @@ def preview(result: Image, kept: Kept, strength: float) -> None:
 
 
 def parts_of(open_layers: Iterable[Layer], origin: object, model: str) -> dict[Part, Image]:
-    """The layers of what a model made of a scan's volume, or of a file of k-space; empty without."""
-    made = (layer for layer in open_layers if is_part(layer))
+    """The layers of what a model made of a scan's volume, or of a file of k-space, without copies; empty without."""
+    made = (layer for layer in open_layers if layer.metadata.get("layer") == layer.unique_id)
     return {
         layer.metadata["part"]: layer
         for layer in made
