@@ -76,9 +76,11 @@ def test_one_key_flips_between_the_two_and_says_which_is_seen(viewer, pair, pane
 
 
 def test_side_by_side_is_a_grid_of_the_two_alone_with_the_input_on_the_left(viewer, pair, panel, qtbot):
+    zoom = viewer.scene.camera.zoom
     click(panel, qtbot, Mode.SIDE)
     assert viewer.canvas.grid.enabled
     assert set(seen(viewer)) == {layer.name for layer in pair}
+    assert viewer.scene.camera.zoom == zoom / 2, "each has half the room"
     order = list(viewer.layers)
     assert viewer.canvas.grid.actual_shape(order) == (1, 2)
     assert [viewer.canvas.grid.position(order.index(layer), order) for layer in pair] == [(0, 0), (0, 1)]
@@ -135,7 +137,8 @@ def test_back_to_normal_everything_is_as_it_was(viewer, pair, panel, qtbot, mode
     def state():
         grid = viewer.canvas.grid
         named = [layer.name_overlay.visible for layer in viewer.layers]
-        return [layer.name for layer in viewer.layers], seen(viewer), named, grid.enabled, grid.shape, grid.stride
+        zoom = viewer.scene.camera.zoom
+        return [layer.name for layer in viewer.layers], seen(viewer), named, grid.enabled, grid.shape, grid.stride, zoom
 
     was = state()
     click(panel, qtbot, mode)

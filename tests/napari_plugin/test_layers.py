@@ -149,6 +149,15 @@ def test_the_sliders_keep_the_steps_of_the_scan():
     assert model.dims.nsteps == image.data.shape
 
 
+@pytest.mark.parametrize("diameter", [4.0, 9.0, 14.0])
+def test_a_label_begins_outside_the_circle_of_its_finding(diameter):
+    volume = scan()
+    points = points_of(detection_in(volume, Finding(tuple(volume.grid.to_mm((13, 18, 16))), diameter, 0.9)))
+    right_mm = points.text.translation[2] * points.scale[2]
+    ring_mm = (points.size[0] / 2 + points.border_width[0]) * points.scale[2]
+    assert right_mm > ring_mm, "text is drawn to the right of there"
+
+
 @pytest.mark.parametrize("k", [6.0, 6.25, 6.5, 6.75])
 def test_no_finding_falls_between_two_slices(k):
     grid = Grid.from_axes((12, 30, 30), (5.0, 1.0, 1.0))

@@ -10,6 +10,7 @@ import pytest
 from npe2 import PluginManager, PluginManifest
 
 import tomolens
+from tomolens.io.kspace import KSPACE_SUFFIXES
 from tomolens.napari_plugin import windowing
 
 MANIFEST = Path(tomolens.__file__).parent / "napari_plugin" / "napari.yaml"
@@ -54,15 +55,13 @@ def test_reconstruct_is_in_plugins_and_in_layers_filter():
 @pytest.mark.parametrize(
     "name",
     ["IM000001", "I10", "7", "scan.dcm", "SCAN.DCM", "1.2.840.113619.2.55.3", "a.nii", "a.nii.gz", "a.nrrd", "a.mha",
-     "DICOMDIR", "findings.json", "segmentation.json", "a" * 40],
+     "DICOMDIR", "findings.json", "segmentation.json", "a" * 40, *(f"a{suffix}" for suffix in KSPACE_SUFFIXES)],
 )  # fmt: skip
 def test_what_we_may_read_is_offered_to_us(manager, name):
     assert "tomolens" in readers_of(manager, name)
 
 
-@pytest.mark.parametrize(
-    "name", ["a.png", "a.tif", "a.ome.tiff", "a.csv", "a.json", "a.npy", "a.mp4", "a.geojson", "a.h5"]
-)
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.ome.tiff", "a.csv", "a.json", "a.npy", "a.mp4", "a.geojson"])
 def test_what_others_read_stays_theirs(manager, name):
     assert "tomolens" not in readers_of(manager, name)
 

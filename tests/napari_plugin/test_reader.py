@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 from napari.layers import Points
@@ -12,10 +13,12 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication, QDialog, QDialogButtonBox, QMessageBox
 
 from tests.napari_plugin.conftest import detection_in
+from tests.napari_plugin.reconstructing import kspace
 from tests.napari_plugin.scans import ACQUIRED, scan
 from tomolens.core.errors import AmbiguousSource, ReadError
 from tomolens.core.finding import Finding
 from tomolens.core.volume import Unit, Volume
+from tomolens.io.kspace import write_kspace
 from tomolens.io.synthetic_series import write_ct_series
 from tomolens.io.tables import write_detection
 from tomolens.io.write import write_volume
@@ -80,7 +83,42 @@ def test_image_files_are_known_by_their_suffix(tmp_path, suffix):
     assert get_reader(str(path)) is not None
 
 
+def kspace_files(folder):
+    """One measurement in each format, by suffix."""
+    measured = kspace()
+    slices, coils, rows, columns = measured.data.shape
+    (folder / "bart.hdr").write_text(f"# Dimensions\n{columns} {rows} 1 {coils} {'1 ' * 9}{slices} 1 1\n")
+    (folder / "bart.cfl").write_bytes(measured.data.tobytes())
+    with h5py.File(folder / "fastmri.h5", "w") as file:
+        file["kspace"] = measured.data
+    write_kspace(measured, folder / "brain.npz")
+    return {path.suffix: path for path in folder.iterdir()}
+
+
+def test_k_space_is_known_by_what_is_in_the_file_and_other_arrays_are_left_to_others(tmp_path):
+    for path in kspace_files(tmp_path).values():
+        assert get_reader(str(path)) is not None
+    np.savez(tmp_path / "arrays.npz", image=np.zeros((4, 5, 6)))
+    with h5py.File(tmp_path / "arrays.h5", "w") as file:
+        file["image"] = np.zeros((4, 5, 6))
+    (tmp_path / "analyze.hdr").write_bytes(b"\x00" * 348)
+    for name in ("arrays.npz", "arrays.h5", "analyze.hdr", "absent.npz", "absent.cfl"):
+        assert get_reader(str(tmp_path / name)) is None
+
+
 # Without a viewer
+
+
+def test_without_a_viewer_k_space_is_refused_with_the_way_to_an_image(tmp_path):
+    path = str(kspace_files(tmp_path)[".npz"])
+    with pytest.raises(ReadError, match=r"brain\.npz is k-space, no image: Reconstruct, in napari's menu Plugins"):
+        get_reader(path)(path)
+
+
+def test_a_folder_of_k_space_alone_is_refused_with_what_to_open(tmp_path):
+    kspace_files(tmp_path)
+    with pytest.raises(ReadError, match=r"no DICOM images\. It holds k-space: open one of its files"):
+        get_reader(str(tmp_path))(str(tmp_path))
 
 
 def test_without_a_viewer_the_reader_raises_and_asks_nobody(tmp_path):
@@ -99,6 +137,32 @@ def test_without_a_viewer_one_series_is_a_layer_with_its_volume(tmp_path):
 
 
 # In a viewer
+
+
+@pytest.mark.gui
+def test_k_space_that_is_dropped_opens_reconstruct_with_the_file_chosen(viewer, shelf, tmp_path, messages):
+    for path in kspace_files(tmp_path).values():
+        messages.clear()
+        assert viewer.open(path, plugin="tomolens") == []
+        dock, widget = viewer.window.add_plugin_dock_widget("tomolens", "Reconstruct")
+        assert not dock.isHidden()
+        assert widget.job.currentText() == "MRI from k-space"
+        assert widget.file.path() == path
+        assert messages == [
+            f"{path.name} is chosen in Reconstruct, for k-space is no image yet. Choose a model there, press Run."
+        ]
+        dock.hide()
+
+
+@pytest.mark.gui
+def test_half_of_bart_is_told_where_it_is_run(viewer, tmp_path, messages, qtbot):
+    kspace_files(tmp_path)[".hdr"].unlink()
+    viewer.open(tmp_path / "bart.cfl", plugin="tomolens")
+    _, widget = viewer.window.add_plugin_dock_widget("tomolens", "Reconstruct")
+    messages.clear()
+    widget.panel.run_button.click()
+    qtbot.waitUntil(lambda: bool(messages), timeout=30_000)
+    assert "bart.hdr: BART's header is missing" in messages[0]
 
 
 @pytest.mark.gui

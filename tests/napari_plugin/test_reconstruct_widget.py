@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from napari.layers import Layer
+from napari.layers._layer_actions import _duplicate_layer, _project
 from qtpy.QtCore import Qt
 
 from tests.napari_plugin.detecting import found_in, points_in, rows, run
@@ -21,9 +23,14 @@ from tests.napari_plugin.reconstructing import (
     result_in,
 )
 from tests.napari_plugin.scans import scan
+from tomolens.core.errors import ModelError
 from tomolens.core.finding import RESEARCH_USE
+from tomolens.core.grid import Grid
 from tomolens.core.reconstruction import GENERATIVE, Check, ReconstructOptions
+from tomolens.core.volume import Volume
 from tomolens.napari_plugin import layers
+from tomolens.napari_plugin.compare_panel import KEY
+from tomolens.napari_plugin.comparison import Mode
 from tomolens.napari_plugin.reconstruction_layers import Part
 from tomolens.pipelines.reconstruct import reconstruct
 from tomolens.testing import FAKE_DENOISING_CARD, FakeDetector, FakeReconstructor
@@ -179,6 +186,86 @@ def test_while_the_slider_moves_the_slice_is_blended_at_once_and_the_volume_when
     assert layers.volume_of(result).history[-1].endswith("strength 0.5")
 
 
+@pytest.fixture
+def two_scans(viewer, image, shelf, qtbot):
+    """Two scans and two models; the first model has run on the first scan, which is chosen."""
+    shelf.reconstructors["fake-median"] = FakeReconstructor(card=MEDIAN_CARD)
+    viewer.add_layer(Layer.create(*layers.image(scan("coronal from the front")))).name = "Other scan"
+    widget = opened(viewer)
+    widget.scan.setCurrentIndex(widget.scan.findText("CT volume"))
+    run(widget, qtbot)
+    return widget
+
+
+@pytest.mark.parametrize(
+    ("box", "other"), [("scan", "Other scan"), ("model", "fake-median"), ("job", "MRI from k-space")]
+)
+def test_another_choice_right_after_the_slider_moved_leaves_the_old_result_at_its_new_strength(
+    viewer, two_scans, volume, box, other
+):
+    chosen, result = getattr(two_scans, box), result_in(viewer)
+    before = chosen.currentText()
+    two_scans.strength.setValue(0.5)
+    chosen.setCurrentIndex(chosen.findText(other))
+    answer = reconstruct(volume, FakeReconstructor(), ReconstructOptions(strength=0.5))
+    np.testing.assert_array_equal(result.data, answer.volume.canonical().voxels)
+    assert layers.volume_of(result).history == answer.volume.history
+    assert not two_scans._timer.isActive()
+    chosen.setCurrentIndex(chosen.findText(before))
+    assert two_scans.strength.value() == 0.5
+
+
+def test_a_layer_that_comes_while_the_slider_moves_does_not_take_the_strength_back(viewer, widget, qtbot):
+    run(widget, qtbot)
+    widget.strength.setValue(0.5)
+    viewer.add_points(np.zeros((1, 3)))
+    assert widget.strength.value() == 0.5
+    assert layers.volume_of(result_in(viewer)).history[-1].endswith("strength 0.5")
+
+
+def test_where_a_strength_cannot_be_made_what_was_there_before_is_shown(viewer, widget, qtbot, messages, monkeypatch):
+    def fail(kept, strength):
+        raise ModelError("The network broke.")
+
+    run(widget, qtbot)
+    full = result_in(viewer).data
+    monkeypatch.setattr("tomolens.napari_plugin.kept_reconstruction.Kept.at", fail)
+    set_strength(widget, qtbot, 0.5)
+    assert messages == ["The network broke."]
+    np.testing.assert_array_equal(result_in(viewer).data, full)
+    assert layers.volume_of(result_in(viewer)).history[-1] == "ct-denoising by fake-mean 0.0.0"
+    assert widget.strength.value() == 1
+
+
+def test_a_result_that_arrives_while_the_slider_moves_is_not_overwritten(viewer, widget, image, volume, qtbot):
+    run(widget, qtbot)
+    qtbot.mouseClick(widget.panel.run_button, Qt.MouseButton.LeftButton)
+    widget.strength.setValue(0.0)
+    qtbot.waitUntil(lambda: not widget.panel.busy, timeout=5000)
+    qtbot.wait(2 * widget._timer.interval())
+    answer = reconstruct(volume, FakeReconstructor())
+    np.testing.assert_array_equal(result_in(viewer).data, answer.volume.canonical().voxels)
+    assert widget.strength.value() == 1
+
+
+def test_a_copy_of_a_result_and_a_projection_of_it_are_left_alone(viewer, widget, image, qtbot):
+    run(widget, qtbot)
+    result = result_in(viewer)
+    full = result.data.copy()
+    viewer.layers.selection = {result}
+    for made in (_duplicate_layer, _project):
+        viewer.layers.selection.active = result
+        made(viewer.layers)
+    copy, projection = (viewer.layers[f"{result.name} {name}"] for name in ("copy", "max-proj"))
+    set_strength(widget, qtbot, 0.0)
+    np.testing.assert_array_equal(result.data, image.data)
+    np.testing.assert_array_equal(copy.data, full)
+    np.testing.assert_array_equal(projection.data, full.max(0))
+    run(widget, qtbot)
+    assert copy in viewer.layers
+    assert result not in viewer.layers
+
+
 def test_a_run_at_less_strength_can_be_strengthened_afterwards(viewer, widget, volume, qtbot):
     set_strength(widget, qtbot, 0.3)
     run(widget, qtbot)
@@ -317,7 +404,73 @@ def test_each_job_shows_its_own_wishes(viewer, mri, image):
     assert wishes() == {"scan", "factor"}
 
 
+# Closing
+
+
+def test_a_dock_that_is_closed_lets_go_of_the_viewer_and_another_takes_over(viewer, widget, image, qtbot):
+    def bound():
+        return next((function for key, function in viewer.keymap.items() if str(key) == KEY), None)
+
+    run(widget, qtbot)
+    names = [layer.name for layer in viewer.layers]
+    widget.compare.comparison.show(Mode.SWIPE)
+    widget.strength.setValue(0.5)
+    viewer.window.remove_dock_widget(widget)
+    assert [layer.name for layer in viewer.layers] == names
+    assert layers.volume_of(result_in(viewer)).history[-1].endswith("strength 0.5")
+    assert bound() is None
+    offered = widget.scan.count()
+    viewer.add_layer(Layer.create(*layers.image(scan())))
+    viewer.add_shapes(np.zeros((4, 3)))
+    assert widget.scan.count() == offered
+    assert not widget.measure._timer.isActive()
+    again = opened(viewer)
+    again.scan.setCurrentIndex(again.scan.findText(image.name))
+    bound()(viewer)
+    assert again.compare.comparison.mode is Mode.FLIP
+    assert widget.compare.comparison.mode is Mode.OFF
+
+
+def test_a_closed_dock_leaves_a_key_alone_that_is_no_longer_its_own(viewer, widget):
+    viewer.bind_key(KEY, lambda _viewer: None, overwrite=True)
+    viewer.window.remove_dock_widget(widget)
+    assert KEY in {str(key) for key in viewer.keymap}
+
+
+def test_a_widget_that_is_docked_again_follows_the_viewer_again(viewer, widget):
+    viewer.window.remove_dock_widget(widget)
+    viewer.add_layer(Layer.create(*layers.image(scan("coronal from the front")))).name = "Other scan"
+    viewer.window.add_dock_widget(widget)
+    assert widget.scan.findText("Other scan") >= 0
+    assert KEY in {str(key) for key in viewer.keymap}
+    viewer.layers.remove("Other scan")
+    assert widget.scan.findText("Other scan") < 0
+
+
 # Stopping
+
+
+def test_cancel_stops_a_real_network_within_two_slices_and_leaves_no_layer(viewer, qtbot, monkeypatch):
+    from tomolens.models.denoising import TiledPass
+
+    shape, over, begun, pressed = (40, 128, 128), TiledPass.over, [], []
+    monkeypatch.setattr(TiledPass, "over", lambda tiles, *slices: begun.append(1) or over(tiles, *slices))
+    noise = np.random.default_rng(0).normal(40, 30, shape).astype(np.int16)
+    viewer.add_layer(Layer.create(*layers.image(Volume(noise, Grid.from_axes(shape, (1.0, 0.8, 0.8))))))
+    widget = opened(viewer)
+    widget.model.setCurrentText("ct-denoiser")
+
+    def press(step):
+        if begun and not pressed:
+            qtbot.mouseClick(widget.panel.cancel_button, Qt.MouseButton.LeftButton)
+            pressed.append(len(begun))
+
+    qtbot.mouseClick(widget.panel.run_button, Qt.MouseButton.LeftButton)
+    widget.panel._current.job.stepped.connect(press)
+    qtbot.waitUntil(lambda: not widget.panel.busy, timeout=60_000)
+    assert widget.panel.status.text() == "Cancelled."
+    assert len(begun) <= pressed[0] + 1 < shape[0]
+    assert len(viewer.layers) == 1
 
 
 def test_cancel_stops_within_one_window_and_leaves_no_result(viewer, widget, qtbot, shelf):

@@ -10,6 +10,7 @@ from tests.napari_plugin.reconstructing import ThinMarkers, ZeroFilled, kspace, 
 from tests.napari_plugin.scans import ACQUIRED, scan
 from tomolens.core.progress import silent
 from tomolens.core.reconstruction import ReconstructOptions
+from tomolens.core.reconstruction_picture import difference_scale, uncertainty_scale
 from tomolens.napari_plugin import layers
 from tomolens.napari_plugin.kept_reconstruction import run
 from tomolens.napari_plugin.reconstruction_layers import Part, made_layers
@@ -86,7 +87,27 @@ def test_what_k_space_gives_is_named_after_the_file_and_its_difference_says_the_
     source = kspace()
     made = created(run(source, ZeroFilled(), ReconstructOptions(), None, source, "brain.h5", silent), None)
     assert made[Part.REFERENCE].name == "Zero-filled of brain.h5"
-    assert made[Part.DIFFERENCE].name == "Difference ±100 a.u. (141 % of range), fake-fill"
+    scale = difference_scale(made[Part.RESULT].metadata["reconstruction"])
+    full = scale.limit / scale.factor
+    assert scale.unit == "% of range"
+    assert made[Part.DIFFERENCE].name == f"Difference ±{full:.3g} a.u. = {scale.limit:g} % of range, fake-fill"
+    np.testing.assert_allclose(made[Part.DIFFERENCE].contrast_limits, (-full, full))
+
+
+def test_the_colours_of_the_maps_mean_what_they_mean_on_the_page():
+    made = created(made_of(scan(), FakeReconstructor()), None)
+    reconstruction = made[Part.RESULT].metadata["reconstruction"]
+    scales = {
+        Part.DIFFERENCE: difference_scale(reconstruction),
+        Part.UNCERTAINTY: uncertainty_scale(reconstruction, reconstruction.uncertainty),
+    }
+    for part, scale in scales.items():
+        low, high = made[part].contrast_limits
+        assert (low, high) == (-scale.limit if scale.symmetric else 0, scale.limit)
+        assert f"{scale.limit:g} HU" in made[part].name
+        numbers = np.linspace(low, high, 9)
+        shown = made[part].colormap.map((numbers - low) / (high - low))[:, :3]
+        np.testing.assert_allclose(shown * 255, scale.coloured(numbers), atol=2)
 
 
 def test_a_difference_is_black_where_nothing_changed_and_has_the_same_strength_of_colour_up_and_down():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.layers import Layer
+from napari.layers._layer_actions import _convert_to_labels, _project, _split_stack
 from qtpy.QtCore import QEvent, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication
@@ -25,6 +26,22 @@ KNOWN = {"Lung": (-600, 1500), "Mediastinum": (50, 350), "Bone": (400, 1800), "B
 def image(viewer):
     hang(viewer)
     return viewer.add_layer(Layer.create(*layers.image(scan())))
+
+
+def test_what_napari_makes_of_a_scan_is_no_scan(viewer, image, messages):
+    _, widget = viewer.window.add_plugin_dock_widget("tomolens", "Reconstruct")
+    image.projection_mode = "none"  # the only one that labels have too: napari would warn
+    for make in (_convert_to_labels, _project, _split_stack):
+        if image not in viewer.layers:
+            viewer.layers.append(image)
+        viewer.layers.selection.active = image
+        make(viewer.layers)
+        assert layers.scans(viewer.layers) == [image] * (image in viewer.layers)
+    assert not [message for message in messages if "units" not in message]
+    refused = [widget.scan._reason(row) for row in range(widget.scan.count()) if widget.scan.itemData(row) is not image]
+    assert refused
+    assert all("was cropped or resampled" in reason for reason in refused)
+    assert viewer.canvas.overlays["tomolens_window"].text == ""
 
 
 def mr():

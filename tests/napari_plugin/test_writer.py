@@ -16,13 +16,14 @@ from tomolens.core.finding import Finding
 from tomolens.core.progress import silent
 from tomolens.core.reconstruction import GENERATIVE, ReconstructOptions
 from tomolens.io.read import read_volume
+from tomolens.io.reconstructions import write_reconstruction
 from tomolens.io.tables import read_detection
 from tomolens.napari_plugin import layers
 from tomolens.napari_plugin.kept_reconstruction import run
 from tomolens.napari_plugin.reconstruction_layers import Part, made_layers
 from tomolens.pipelines.reconstruct import reconstruct
 from tomolens.pipelines.segment import segment
-from tomolens.testing import FakeReconstructor, FakeSegmenter
+from tomolens.testing import FAKE_DENOISING_CARD, FakeReconstructor, FakeSegmenter
 
 pytestmark = pytest.mark.gui
 
@@ -123,7 +124,7 @@ def test_a_result_and_its_maps_are_saved_in_their_place_with_their_history_and_n
     answer = reconstruct(volume, FakeReconstructor())
     expected = {
         Part.RESULT: (answer.volume.voxels, "ct-denoising by fake-mean 0.0.0"),
-        Part.DIFFERENCE: (answer.difference, "difference: result minus input, in HU"),
+        Part.DIFFERENCE: (answer.difference, "difference: result minus reference, in HU"),
         Part.UNCERTAINTY: (answer.uncertainty, "uncertainty: one standard deviation of the result, in HU"),
     }
     for part, (voxels, step) in expected.items():
@@ -134,6 +135,21 @@ def test_a_result_and_its_maps_are_saved_in_their_place_with_their_history_and_n
         assert back.grid.same_place(volume.grid)
         assert step in back.history
     assert asked == []
+
+
+def test_maps_are_saved_as_the_command_line_saves_them_and_no_model_takes_them_for_a_scan(viewer, tmp_path):
+    volume = scan("sagittal from the left")
+    made = made_of(viewer, volume, FakeReconstructor())
+    write_reconstruction(reconstruct(volume, FakeReconstructor()), tmp_path)
+    for part in (Part.DIFFERENCE, Part.UNCERTAINTY):
+        saved = tmp_path / f"saved {part}.nii.gz"
+        made[part].save(str(saved), plugin="tomolens")
+        ours, theirs = read_volume(saved), read_volume(tmp_path / f"{part}.nii.gz")
+        np.testing.assert_array_equal(ours.voxels, theirs.voxels)
+        assert ours.grid.same_place(theirs.grid)
+        assert (ours.modality, ours.padding) == (theirs.modality, theirs.padding) == ("OT", None)
+        assert (ours.unit, ours.history) == (theirs.unit, theirs.history)
+        assert FAKE_DENOISING_CARD.input.refusals(ours)
 
 
 def test_saving_what_a_gan_made_asks_and_the_file_says_so(viewer, tmp_path, asked):

@@ -10,16 +10,19 @@ import numpy as np
 
 from tomolens.core.errors import GeometryError, OptionError
 from tomolens.core.reconstruction_picture import reconstruction_html
+from tomolens.core.volume import Volume
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tomolens.core.grid import Grid
     from tomolens.core.run import Run
-    from tomolens.core.volume import Volume
 
 GENERATIVE = "GAN: texture may be invented"
 """Stands in the history, the series description and the layer's name of whatever a GAN made."""
+
+MAP_MODALITY = "OT"
+"""DICOM's modality of what is none of its other kinds (PS3.3 C.7.3.1.1.1): so no model takes a map for a scan."""
 
 
 class Job(StrEnum):
@@ -108,7 +111,7 @@ class Check:
     @property
     def number(self) -> str:
         """The value with its unit; a dash where it could not be measured."""
-        return f"{self.value:.3g} {self.unit}".rstrip() if self._is_number else "\N{EN DASH}"
+        return f"{_shown(self.value)} {self.unit}".rstrip() if self._is_number else "\N{EN DASH}"
 
     def __str__(self) -> str:
         bounds = f"{self.bounds} {self.unit}".rstrip()
@@ -124,8 +127,12 @@ class Check:
     def bounds(self) -> str:
         """What is in range, e.g. ``5 to 80``; in the check's unit."""
         if self.low is None:
-            return f"at most {self.high:.3g}"
-        return f"at least {self.low:.3g}" if self.high is None else f"{self.low:.3g} to {self.high:.3g}"
+            return f"at most {_shown(self.high)}"
+        return f"at least {_shown(self.low)}" if self.high is None else f"{_shown(self.low)} to {_shown(self.high)}"
+
+
+def _shown(number: float | None) -> str:
+    return f"{number:.0f}" if number is not None and abs(number) >= 1000 else f"{number:.3g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +214,19 @@ class Reconstruction:
     def difference(self) -> NDArray[np.float32]:
         """Result minus reference, float32, in the volume's unit."""
         return np.asarray(np.subtract(self.volume.voxels, self.reference.voxels, dtype=np.float32))
+
+    @property
+    def maps(self) -> dict[str, Volume]:
+        """The ``difference`` and, where there is one, the ``uncertainty``, as volumes that are no scans."""
+        maps = {"difference": self._map(self.difference, "difference: result minus reference")}
+        if self.uncertainty is not None:
+            maps["uncertainty"] = self._map(self.uncertainty, "uncertainty: one standard deviation of the result")
+        return maps
+
+    def _map(self, numbers: NDArray[np.float32], meaning: str) -> Volume:
+        unit = self.volume.unit
+        history = (*self.volume.history, f"{meaning}, in {unit}")
+        return Volume(numbers, self.volume.grid, unit, MAP_MODALITY, history=history)
 
     @property
     def placed(self) -> bool:

@@ -45,7 +45,6 @@ from tomolens.core.grid import Grid
 from tomolens.core.kspace import is_placed
 from tomolens.core.reconstruction import GENERATIVE, Check, Job, Reconstruction
 from tomolens.core.reconstruction_picture import difference_unit
-from tomolens.core.volume import Volume
 from tomolens.io.atomic import whole_file, whole_folder
 from tomolens.io.dicom_derived import Derivation, write_derived_series
 from tomolens.io.dicom_stored import stored_numbers
@@ -56,9 +55,8 @@ from tomolens.io.write import write_volume
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
     from tomolens.core.run import Run
+    from tomolens.core.volume import Volume
 
 Format = Literal["auto", "dicom", "nifti"]
 SCHEMA = "tomolens/reconstruction"
@@ -66,8 +64,6 @@ SCHEMA_VERSION = 1
 JSON_NAME = "reconstruction.json"
 IMAGE_NAME = "reconstruction.nii.gz"
 DICOM_NAME = "dicom"
-MAPS = "OT"
-"""DICOM's modality of what is none of its other kinds (PS3.3 C.7.3.1.1.1): so no model takes a map for a scan."""
 _ROLES = ("reconstruction", "difference", "uncertainty", "reference", "baseline")
 _VERBS = {Job.DENOISING: "denoised", Job.MRI: "reconstructed", Job.SUPER_RESOLUTION: "thin slices made"}
 _CODES = {Job.DENOISING: "smoothing", Job.MRI: "smoothing", Job.SUPER_RESOLUTION: "resampling"}
@@ -190,15 +186,8 @@ def _write_dicom(reconstruction: Reconstruction, folder: Path) -> Path:
 
 def _beside(made: Reconstruction) -> dict[str, Volume]:
     """The images beside the result, by the name of their file."""
-    maps = {"difference": _map(made, made.difference, "difference: result minus reference")}
-    if made.uncertainty is not None:
-        maps["uncertainty"] = _map(made, made.uncertainty, "uncertainty: one standard deviation")
     images = {"reference": made.reference} if made.job is not Job.DENOISING else {}
-    return images | maps | ({} if made.baseline is None else {"baseline": made.baseline})
-
-
-def _map(made: Reconstruction, voxels: NDArray[np.float32], step: str) -> Volume:
-    return Volume(voxels, made.volume.grid, made.volume.unit, MAPS, history=(*made.volume.history, step))
+    return images | made.maps | ({} if made.baseline is None else {"baseline": made.baseline})
 
 
 def _to_json(made: Reconstruction, images: Mapping[str, Path]) -> dict[str, Any]:

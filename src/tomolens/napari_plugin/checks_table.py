@@ -35,10 +35,10 @@ class ChecksTable(ResultTable):
 
 
 def _row(check: Check) -> list[QTableWidgetItem]:
-    verdict = cell("in range" if check.inside else "OUT OF range", Qt.AlignmentFlag.AlignLeft)
+    verdict = cell(check.verdict, Qt.AlignmentFlag.AlignLeft)
     verdict.setForeground(QColor(IN_COLOUR if check.inside else OUT_COLOUR))
     name = cell(check.name, Qt.AlignmentFlag.AlignLeft)
-    cells = [name, cell(f"{check.value:.3g} {check.unit}".rstrip()), cell(check.bounds), verdict]
+    cells = [name, cell(check.number), cell(check.bounds), verdict]
     for item in cells:
         item.setToolTip(str(check))
     return cells

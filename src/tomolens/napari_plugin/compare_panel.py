@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QPushButton, QSlider, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QSlider, QVBoxLayout, QWidget
 
 from tomolens.napari_plugin.choice_box import Choice, ChoiceBox
 from tomolens.napari_plugin.comparison import Comparison, Mode
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 KEY = "F7"
 """Flips; beside the window presets, and none of napari's own."""
+_LEAST_LETTERS = 12
+"""Of a layer's name: a long one must not push its label off the panel."""
 _STEPS = 200
 _NO_SWIPE = "For two images on one grid; thin slices are swiped against the cubic spline."
 
@@ -37,8 +39,21 @@ class ComparePanel(QWidget):
         self.slider.setValue(_STEPS // 2)
         self.slider.valueChanged.connect(lambda step: self.comparison.set_share(step / _STEPS))
         self.other.currentIndexChanged.connect(self._choose)
-        viewer.bind_key(KEY, lambda _viewer: self.comparison.flip(), overwrite=True)
+        self._pressed = lambda _viewer: self.comparison.flip()
+        self.attach()
         self._write()
+
+    def attach(self) -> None:
+        """Follow the viewer, and its key."""
+        self.comparison.attach()
+        self._viewer.bind_key(KEY, self._pressed, overwrite=True)
+
+    def detach(self) -> None:
+        """Show the normal view, and let go of the viewer and of its key, if that is still this panel's."""
+        self.comparison.detach()
+        bound = next((function for key, function in self._viewer.keymap.items() if str(key) == KEY), None)
+        if bound is self._pressed:
+            self._viewer.bind_key(KEY, None)
 
     def compare(self, result: Image | None, others: Sequence[Image]) -> None:
         """Offer a result and what it can be compared with, the first by default."""
@@ -65,6 +80,8 @@ class ComparePanel(QWidget):
         for button in self.buttons.values():
             row.addWidget(button)
         self.hint.setWordWrap(True)
+        self.other.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.other.setMinimumContentsLength(_LEAST_LETTERS)
         layout.addLayout(form)
         layout.addLayout(row)
         layout.addWidget(self.slider)

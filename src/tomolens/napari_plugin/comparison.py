@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
 
+_SIDE_ZOOM = 0.5
+"""Beside another, each of two has half the room: what was seen of it still is."""
+
 
 class Mode(StrEnum):
     """How the viewer shows the pair."""
@@ -53,8 +56,18 @@ class Comparison:
         self._swipe: Image | None = None
         self._share = 0.5
         self.mode = Mode.OFF
-        viewer.layers.events.removed.connect(self._on_removed)
-        viewer.dims.events.order.connect(self._divide)
+        self.attach()
+
+    def attach(self) -> None:
+        """Follow the viewer."""
+        self._viewer.layers.events.removed.connect(self._on_removed)
+        self._viewer.dims.events.order.connect(self._divide)
+
+    def detach(self) -> None:
+        """Show the normal view, and let go of the viewer."""
+        self.show(Mode.OFF)
+        self._viewer.layers.events.removed.disconnect(self._on_removed)
+        self._viewer.dims.events.order.disconnect(self._divide)
 
     @property
     def pair(self) -> tuple[Image, Image] | None:
@@ -112,6 +125,7 @@ class Comparison:
         grid, order = self._viewer.canvas.grid, list(self._viewer.layers)
         grid.shape, grid.stride = (1, 2), 1 if order.index(before) < order.index(after) else -1
         grid.enabled = True
+        self._viewer.scene.camera.zoom *= _SIDE_ZOOM
 
     def _show_swipe(self, before: Image, after: Image) -> None:
         self._hide_images()
@@ -176,6 +190,8 @@ class Comparison:
             return
         grid = self._viewer.canvas.grid
         grid.enabled, grid.shape, grid.stride = looks.grid
+        if self.mode is Mode.SIDE:
+            self._viewer.scene.camera.zoom /= _SIDE_ZOOM
         for layer, visible in looks.visible.items():
             layer.visible = visible
         for layer, named in looks.named.items():

@@ -21,6 +21,8 @@ _EDGES = {"left": "middle_left", "right": "middle_right", "top": "top_center", "
 _PREFIX = "tomolens_"
 _SMALL = 11
 _LARGE = 18
+_NOTICE = RESEARCH_USE.partition(".")[0].replace(" ", "\n", 1)
+"""On two lines, so that it stays clear of the letter below where the window is narrow or two images share it."""
 
 
 def hang(viewer: Viewer) -> None:
@@ -55,9 +57,7 @@ class Hanging:
         for edge, position in _EDGES.items():
             overlays[_PREFIX + edge] = TextOverlay(position=position, font_size=_LARGE, gridded=True)
         overlays[_PREFIX + "window"] = TextOverlay(position="top_left", font_size=_SMALL, gridded=True)
-        overlays[_PREFIX + "notice"] = TextOverlay(
-            text=RESEARCH_USE.partition(".")[0], position="bottom_left", font_size=_SMALL
-        )
+        overlays[_PREFIX + "notice"] = TextOverlay(text=_NOTICE, position="bottom_left", font_size=_SMALL)
 
     def _follow_viewer(self) -> None:
         viewer, camera = self._viewer, self._viewer.scene.camera

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Image, Labels
 from numpy.typing import NDArray
 
 from tomolens.core.errors import FindingError, GeometryError, SegmentationError
@@ -33,7 +34,7 @@ from tomolens.core.volume import Volume
 
 if TYPE_CHECKING:
     import pandas as pd
-    from napari.layers import Image, Labels, Layer, Points
+    from napari.layers import Layer, Points
 
     from tomolens.core.grid import Grid
 
@@ -266,8 +267,9 @@ def middle_of(layer: Labels, label: int) -> tuple[float, float, float]:
 
 
 def scans(layers: Iterable[Layer]) -> list[Image]:
-    """The image layers that Tomolens opened, topmost first."""
-    return [layer for layer in reversed(list(layers)) if isinstance(layer.metadata.get("volume"), Volume)]
+    """The image layers that Tomolens opened, topmost first; not the slices or labels that napari makes of one."""
+    images = [layer for layer in reversed(list(layers)) if isinstance(layer, Image) and layer.ndim == 3]
+    return [layer for layer in images if isinstance(layer.metadata.get("volume"), Volume)]
 
 
 def findings_in(layers: Iterable[Layer]) -> list[Points]:
@@ -276,8 +278,9 @@ def findings_in(layers: Iterable[Layer]) -> list[Points]:
 
 
 def segmentations_in(layers: Iterable[Layer]) -> list[Labels]:
-    """The labels layers that hold a segmentation, topmost first."""
-    return [layer for layer in reversed(list(layers)) if isinstance(layer.metadata.get("segmentation"), Segmentation)]
+    """The labels layers that hold a segmentation, topmost first; not what napari made of one."""
+    labels = [layer for layer in reversed(list(layers)) if isinstance(layer, Labels) and layer.ndim == 3]
+    return [layer for layer in labels if isinstance(layer.metadata.get("segmentation"), Segmentation)]
 
 
 def segmentation_of(layers: Iterable[Layer], volume: Volume, model: str) -> Labels | None:
@@ -359,10 +362,13 @@ def _features(detection: Detection) -> pd.DataFrame:
     return table.assign(label=np.array(labels, object))
 
 
-def _label_offset_mm(detection: Detection) -> float:
-    """How far beside and below the centres labels stand: off the edge of the largest finding, if it is not huge."""
+def _label_offset_mm(detection: Detection) -> NDArray[np.float64]:
+    """How far labels stand from the centres along (z, y, x): off the edge of the largest finding, if it is not huge.
+
+    napari draws them above and right of there: on an axial slice only x, not y, which grows downwards, clears the edge.
+    """
     largest = max((f.diameter_mm for f in detection.findings), default=0.0)
-    return min(0.36 * largest + 1, _FARTHEST_LABEL_MM)
+    return np.minimum(np.array([0.36, 0.36, 0.5]) * largest + 1, _FARTHEST_LABEL_MM)
 
 
 def _points_scale_mm(detection: Detection) -> float:

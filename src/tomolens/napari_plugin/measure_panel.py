@@ -17,6 +17,7 @@ from tomolens.physics.roi import Region, Statistics, contrast_to_noise, noise_po
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image, Shapes
+    from napari.utils.events import EventEmitter
     from numpy.typing import NDArray
 
     from tomolens.physics.roi import NoisePower
@@ -28,6 +29,8 @@ _COLUMNS = {
     "sd": "standard deviation, in the unit of the scan",
 }
 _HINT = "Add a region, and drag it where the scan should be even. Rectangles and ellipses of any shapes layer will do."
+_TEXT_LINES = 3
+"""Room for the longest text, so that nothing below it moves when it changes."""
 _DELAY_MS = 60
 """After a move, so that a drag stays smooth."""
 
@@ -48,14 +51,31 @@ class MeasurePanel(QWidget):
         self._timer.setInterval(_DELAY_MS)
         self._timer.timeout.connect(self.measure)
         self.add_button.clicked.connect(self._add)
-        events = viewer.layers.events
-        for changed in (events.inserted, events.removed, viewer.layers.selection.events.active):
+        self.attach()
+
+    def attach(self) -> None:
+        """Follow the viewer's shapes."""
+        for changed in self._layers_changed():
             changed.connect(self._follow)
         self._follow()
+
+    def detach(self) -> None:
+        """Let go of the viewer."""
+        for changed in self._layers_changed():
+            changed.disconnect(self._follow)
+        self._turn_to(None)
+        self.show_images(None, {})
+        self._timer.stop()
+
+    def _layers_changed(self) -> tuple[EventEmitter, ...]:
+        layers = self._viewer.layers
+        return layers.events.inserted, layers.events.removed, layers.selection.events.active
 
     def _lay_out(self) -> None:
         layout, row = QVBoxLayout(self), QHBoxLayout()
         self.contrast.setWordWrap(True)
+        self.contrast.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.contrast.setMinimumHeight(_TEXT_LINES * self.contrast.fontMetrics().lineSpacing())
         row.addWidget(self.add_button)
         row.addStretch()
         layout.addLayout(row)
@@ -74,8 +94,11 @@ class MeasurePanel(QWidget):
             self._follow()
 
     def _follow(self, event: Any = None) -> None:
-        """Turn to the shapes that are measured in now."""
-        shapes = region_layer.shapes_layer(self._viewer)
+        self._turn_to(region_layer.shapes_layer(self._viewer))
+        self._later()
+
+    def _turn_to(self, shapes: Shapes | None) -> None:
+        """Measure in these shapes from now on."""
         if shapes is not self._followed:
             if self._followed is not None:
                 for changed in (self._followed.events.data, self._followed.events.set_data):
@@ -84,7 +107,6 @@ class MeasurePanel(QWidget):
             if shapes is not None:
                 for changed in (shapes.events.data, shapes.events.set_data):
                     changed.connect(self._later)
-        self._later()
 
     def _later(self, event: Any = None) -> None:
         self._timer.start()

@@ -1,4 +1,7 @@
-"""Open DICOM folders and files, NIfTI, NRRD, MetaImage, ``findings.json`` and ``segmentation.json`` in napari."""
+"""Open DICOM folders and files, NIfTI, NRRD, MetaImage, ``findings.json`` and ``segmentation.json`` in napari.
+
+K-space is no image yet: a file of it opens *Reconstruct* with that file chosen.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,8 @@ Reader = Callable[[str | list[str]], list[layers.LayerData] | list[tuple[None]]]
 NOTHING: list[tuple[None]] = [(None,)]
 """What tells napari that the reader did its work and there is no layer: the user cancelled, or was told why not."""
 _FINDINGS, _SEGMENTATION = "findings.json", "segmentation.json"
+_BART = ".cfl"
+_KSPACE_SUFFIXES = (".h5", ".hdf5", _BART, ".hdr", ".npz")
 _NAMED_FILES = 3
 _LOOKED_INTO = 2000
 """A folder is DICOM's if one of this many files is; enough for any disc, 0.1 s for a folder that is not."""
@@ -46,9 +51,9 @@ def _listed(path: str | list[str]) -> list[str]:
 
 def _is_known(path: Path) -> bool:
     if path.is_dir():
-        return any(_is_dicom(file) for file in islice(_files(path), _LOOKED_INTO))
+        return any(_is_dicom(file) or _is_kspace(file) for file in islice(_files(path), _LOOKED_INTO))
     is_result = path.name.endswith((_FINDINGS, _SEGMENTATION))
-    return is_result or image_suffix(path) in IMAGE_SUFFIXES or _is_dicom(path)
+    return is_result or image_suffix(path) in IMAGE_SUFFIXES or _is_dicom(path) or _is_kspace(path)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -65,6 +70,16 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
+def _is_kspace(path: Path) -> bool:
+    """Whether it is a file of k-space. Half of one of BART's is named by *Reconstruct*, and means nothing to others."""
+    suffix = path.suffix.lower()
+    if suffix not in _KSPACE_SUFFIXES:
+        return False
+    from tomolens.io.kspace import is_kspace
+
+    return is_kspace(path) or (suffix == _BART and path.is_file())
+
+
 def read(path: str | list[str]) -> list[layers.LayerData] | list[tuple[None]]:
     """Read into layers; the user is asked which where there are several series, and told why where one is refused."""
     paths = [Path(p) for p in _listed(path)]
@@ -75,7 +90,23 @@ def read(path: str | list[str]) -> list[layers.LayerData] | list[tuple[None]]:
             return [_segmentation(p) for p in paths]
         if all(image_suffix(p) in IMAGE_SUFFIXES for p in paths):
             return [_image_file(p) for p in paths]
+        if any(map(_is_kspace, paths)):
+            return _kspace(paths)
         return _dicom(paths, progress)
+    return NOTHING
+
+
+def _kspace(paths: list[Path]) -> list[tuple[None]]:
+    """Hand the first file of k-space to *Reconstruct*; the user is told so."""
+    chosen, *others = [path for path in paths if _is_kspace(path)]
+    viewer = viewer_at_hand()
+    if viewer is None:
+        raise ReadError(f"{chosen} is k-space, no image: Reconstruct, in napari's menu Plugins, makes one of it.")
+    from tomolens.napari_plugin.reconstruct_widget import open_kspace
+
+    open_kspace(viewer, chosen)
+    more = f" One is reconstructed at a time: {len(others)} more were passed over." if others else ""
+    say(f"{chosen.name} is chosen in Reconstruct, for k-space is no image yet. Choose a model there, press Run.{more}")
     return NOTHING
 
 
@@ -128,7 +159,9 @@ def _images(paths: list[Path], progress: Progress) -> tuple[Series, ...]:
         slices, passed_over = _headers(paths, progress)
         found = tuple(series for series, _ in series_of(slices))
     if not found:
-        raise ReadError(f"{paths[0]} holds no DICOM images. {_told(passed_over)}".rstrip())
+        measured = any(_is_kspace(file) for path in paths for file in _files(path))
+        hint = "It holds k-space: open one of its files. " if measured else ""
+        raise ReadError(f"{paths[0]} holds no DICOM images. {hint}{_told(passed_over)}".rstrip())
     _say_passed_over(paths, passed_over)
     return tuple(s for s in found if not _has(s, "localizer")) or found
 

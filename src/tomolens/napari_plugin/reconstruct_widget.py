@@ -10,7 +10,6 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QTabWidget
 from superqt import QLabeledDoubleSlider
 
-from tomolens.core.errors import TomolensError
 from tomolens.core.progress import Progress, Step
 from tomolens.core.reconstruction import Job, ReconstructOptions
 from tomolens.napari_plugin import reconstruction_layers
@@ -57,6 +56,7 @@ class ReconstructWidget(ScanWidget):
         self._shelves = {Job.DENOISING: self._models}
         self.job, self.factor, self.file = QComboBox(), QComboBox(), FileBox("Open k-space", lambda: _kspace_suffixes())
         self.strength, self._timer = QLabeledDoubleSlider(), QTimer(self)
+        self._previewed: tuple[Image, float] | None = None
         self.baseline, self.accept = QCheckBox(), QCheckBox("Accept a GAN's invented texture")
         self.warnings, self.tabs = QLabel(), QTabWidget()
         self.checks, self.compare, self.measure = (
@@ -93,9 +93,25 @@ class ReconstructWidget(ScanWidget):
         self.file.changed.connect(self._on_scan_chosen)
         self.accept.toggled.connect(lambda _on: self.panel.allow(self._reason_against()))
         self.strength.valueChanged.connect(self._preview)
-        self._timer.timeout.connect(self._apply_strength)
+        self._timer.timeout.connect(self._show_result)
+
+    def _attach(self) -> None:
+        super()._attach()
+        self.compare.attach()
+        self.measure.attach()
+
+    def _detach(self) -> None:
+        self._settle()
+        super()._detach()
+        self.compare.detach()
+        self.measure.detach()
 
     # What can be chosen
+
+    def choose_kspace(self, path: Path) -> None:
+        """Choose the job for k-space, and a file of it."""
+        self.job.setCurrentIndex(self.job.findData(Job.MRI))
+        self.file.line.setText(str(path))
 
     def _job(self) -> Job:
         return Job(self.job.currentData())
@@ -183,6 +199,7 @@ class ReconstructWidget(ScanWidget):
         made = [Layer.create(*data) for data in reconstruction_layers.made_layers(kept, scan)]
         for layer in made:
             layer.colorbar.visible = reconstruction_layers.is_map(layer)
+            layer.metadata["layer"] = layer.unique_id
             self._viewer.add_layer(layer)
         scans = [layer for layer in [scan, *made] if layer is not None and not reconstruction_layers.is_map(layer)]
         self._viewer.layers.link_layers(scans, reconstruction_layers.LINKED)
@@ -199,7 +216,8 @@ class ReconstructWidget(ScanWidget):
         return parts if Part.RESULT in parts else {}
 
     def _show_result(self) -> None:
-        """Show what is known of the chosen result."""
+        """Show what is known of the chosen result, at the strength that was last asked for."""
+        self._settle()
         parts = self._parts()
         kept: Kept | None = parts[Part.RESULT].metadata["kept"] if parts else None
         if kept is not None:
@@ -221,22 +239,34 @@ class ReconstructWidget(ScanWidget):
 
     def _preview(self, strength: float) -> None:
         parts = self._parts()
-        if parts:
+        if parts and self._job() is Job.DENOISING:
             result = parts[Part.RESULT]
             reconstruction_layers.preview(result, result.metadata["kept"], strength)
+            self._previewed = result, strength
         self._timer.start()
 
-    def _apply_strength(self) -> None:
-        parts = self._parts()
-        if not parts or self._job() is not Job.DENOISING:
+    def _settle(self) -> None:
+        """Give the result that is previewed its strength, whatever is chosen by now; on an error the one it had."""
+        self._timer.stop()
+        previewed, self._previewed = self._previewed, None
+        if previewed is None or previewed[0] not in self._viewer.layers:
             return
+        result, strength = previewed
+        kept: Kept = result.metadata["kept"]
+        parts = reconstruction_layers.parts_of(self._viewer.layers, kept.origin, kept.card.name)
         try:
-            kept = parts[Part.RESULT].metadata["kept"].at(self.strength.value())
-        except TomolensError as error:
+            kept = kept.at(strength)
+        except Exception as error:  # whatever it is, no half-made picture may stay
             tell(error)
-            return
         reconstruction_layers.show_again(parts.values(), kept)
-        self._show_result()
+
+
+def open_kspace(viewer: Viewer, path: Path) -> None:
+    """Open *Reconstruct* in a viewer, or bring it to the front, with a file of k-space chosen."""
+    dock, widget = viewer.window.add_plugin_dock_widget("tomolens", "Reconstruct")
+    dock.show()
+    dock.raise_()
+    widget.choose_kspace(path)
 
 
 def _measured(kept: Kept) -> dict[str, NDArray[Any]]:

@@ -3,7 +3,8 @@
 The result, the baseline and the reference are scans: they keep their `Volume` in ``layer.metadata["volume"]``, so that
 every widget and writer takes them for one and their history travels with them. The maps are none; they keep theirs in
 ``layer.metadata["map"]``. Each of them has the `Kept` reconstruction in ``layer.metadata["kept"]``, the
-`Reconstruction` itself in ``layer.metadata["reconstruction"]`` and what it shows in ``layer.metadata["part"]``.
+`Reconstruction` itself in ``layer.metadata["reconstruction"]`` and what it shows in ``layer.metadata["part"]``. What
+napari copies or makes of a layer inherits all that; the ID in ``layer.metadata["layer"]`` is the layer's own alone.
 
 They lie on the layer of the scan, moved and turned as that is, also where the slices are thinner.
 """
@@ -11,32 +12,29 @@ They lie on the layer of the scan, moved and turned as that is, also where the s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tomolens.core.reconstruction import GENERATIVE, Job
+from tomolens.core.reconstruction_picture import difference_scale, uncertainty_scale
 from tomolens.core.volume import Unit, Volume
 from tomolens.napari_plugin import layers
 from tomolens.napari_plugin.lazy_arrays import Blended
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
-    from numpy.typing import NDArray
 
     from tomolens.core.grid import Grid
     from tomolens.core.reconstruction import Reconstruction
+    from tomolens.core.reconstruction_picture import Scale
     from tomolens.napari_plugin.kept_reconstruction import Kept
 
 REFERENCES = {Job.DENOISING: "Input", Job.MRI: "Zero-filled", Job.SUPER_RESOLUTION: "Cubic spline"}
 """What a job's reference is called."""
 LINKED = ("contrast_limits", "gamma")
 """What the scan, the result, the reference and the baseline share."""
-_SHOWN_PERCENTILE = 99.5
-_DIVERGING = ((0.25, 0.65, 1.0), (0.0, 0.0, 0.0), (1.0, 0.55, 0.1))
-"""Less than the input is blue, more is orange, unchanged black: also for the colour-blind."""
 
 
 class Part(StrEnum):
@@ -60,23 +58,19 @@ def made_layers(kept: Kept, scan: Image | None) -> list[layers.LayerData]:
         The layer of the scan that it was made of, where there is one that is still open.
     """
     shown = [_image(kept, part, volume, scan) for part, volume in _volumes(kept, scan).items()]
-    maps = [_map(kept, part, scan) for part in (Part.DIFFERENCE, Part.UNCERTAINTY) if _numbers(kept, part) is not None]
+    maps = [_map(kept, Part(name), volume, scan) for name, volume in kept.reconstruction.maps.items()]
     return [*shown, *maps]
 
 
 def show_again(made: Iterable[Image], kept: Kept) -> None:
     """Show the same reconstruction at another strength in its layers."""
+    changed = {str(Part.RESULT): kept.reconstruction.volume, **kept.reconstruction.maps}
     for layer in made:
-        part = layer.metadata["part"]
-        volume = {Part.RESULT: kept.reconstruction.volume}.get(part)
-        numbers = _numbers(kept, part)
         layer.metadata.update(kept=kept, reconstruction=kept.reconstruction)
+        volume = changed.get(layer.metadata["part"])
         if volume is not None:
-            layer.metadata["volume"] = volume
+            layer.metadata["map" if is_map(layer) else "volume"] = volume
             layer.data = volume.canonical().voxels
-        elif numbers is not None:
-            layer.metadata["map"] = _map_volume(kept.reconstruction, part, numbers)
-            layer.data = layer.metadata["map"].canonical().voxels
 
 
 def preview(result: Image, kept: Kept, strength: float) -> None:
@@ -89,8 +83,8 @@ def preview(result: Image, kept: Kept, strength: float) -> None:
 
 
 def parts_of(open_layers: Iterable[Layer], origin: object, model: str) -> dict[Part, Image]:
-    """The layers of what a model made of a scan's volume, or of a file of k-space; empty without."""
-    made = (layer for layer in open_layers if is_part(layer))
+    """The layers of what a model made of a scan's volume, or of a file of k-space, without copies; empty without."""
+    made = (layer for layer in open_layers if layer.metadata.get("layer") == layer.unique_id)
     return {
         layer.metadata["part"]: layer
         for layer in made
@@ -131,18 +125,17 @@ def _image(kept: Kept, part: Part, volume: Volume, scan: Image | None) -> layers
     return data, {**attributes, **look, **place, **changed}, kind
 
 
-def _map(kept: Kept, part: Part, scan: Image | None) -> layers.LayerData:
+def _map(kept: Kept, part: Part, volume: Volume, scan: Image | None) -> layers.LayerData:
     from napari.utils import Colormap
 
-    numbers = np.asarray(_numbers(kept, part))
-    volume = _map_volume(kept.reconstruction, part, numbers)
+    made = kept.reconstruction
+    scale = difference_scale(made) if part is Part.DIFFERENCE else uncertainty_scale(made, volume.voxels)
     data, attributes, kind = layers.image(volume)
-    most = _most(numbers)
-    diverging = Colormap(_DIVERGING, name="less black more")
+    most = scale.limit / scale.factor
     look = {
-        "colormap": diverging if part is Part.DIFFERENCE else "inferno",
-        "contrast_limits": (-most if part is Part.DIFFERENCE else 0.0, most),
-        "name": f"{part.capitalize()} {_extent(kept.reconstruction, part, most)}, {kept.card.name}",
+        "colormap": Colormap(np.array(scale.colours) / 255, name=str(part)),
+        "contrast_limits": (-most if scale.symmetric else 0.0, most),
+        "name": f"{part.capitalize()} {_extent(scale, volume.unit)}, {kept.card.name}",
         "metadata": {**_metadata(kept, part), "map": volume},
         "visible": False,
     }
@@ -154,35 +147,11 @@ def _metadata(kept: Kept, part: Part) -> dict[str, Any]:
     return {"kept": kept, "reconstruction": kept.reconstruction, "part": part}
 
 
-def _numbers(kept: Kept, part: Part) -> NDArray[np.float32] | None:
-    made = kept.reconstruction
-    return made.difference if part is Part.DIFFERENCE else made.uncertainty if part is Part.UNCERTAINTY else None
-
-
-def _map_volume(made: Reconstruction, part: Part, numbers: NDArray[np.float32]) -> Volume:
-    meaning = {
-        Part.DIFFERENCE: f"difference: result minus {REFERENCES[made.job].lower()}",
-        Part.UNCERTAINTY: "uncertainty: one standard deviation of the result",
-    }
-    volume = replace(made.volume, voxels=numbers, padding=None)
-    return volume.with_voxels(numbers, f"{meaning[part]}, in {made.volume.unit}")
-
-
-def _most(numbers: NDArray[np.float32]) -> float:
-    """The size of number that gets the full colour: 1, 2 or 5 times a power of ten, not below nearly all of them."""
-    step = tuple(slice(None, None, max(1, n // 64)) for n in numbers.shape)
-    least = float(np.percentile(np.abs(numbers[step]), _SHOWN_PERCENTILE))
-    power = 10.0 ** np.floor(np.log10(least)) if least > 0 else 1.0
-    return next((float(n * power) for n in (1, 2, 5) if n * power >= least), 10.0 * float(power))
-
-
-def _extent(made: Reconstruction, part: Part, most: float) -> str:
-    """What the full colour stands for: HU, or where there is no unit the share of the reference's range too."""
-    most_said = f"{'±' if part is Part.DIFFERENCE else 'to '}{most:.3g} {made.volume.unit}"
-    if made.volume.unit is Unit.HU:
-        return most_said
-    spread = float(np.ptp(made.reference.voxels)) or 1.0
-    return f"{most_said} ({100 * most / spread:.3g} % of range)"
+def _extent(scale: Scale, unit: Unit) -> str:
+    """What the full colour stands for: HU, or what the bar beside it says and the share of the reference's range."""
+    most = scale.limit / scale.factor
+    said = f"{'±' if scale.symmetric else 'to '}{f'{most:.0f}' if most >= 100 else f'{most:.3g}'} {unit}"
+    return said if unit is Unit.HU else f"{said} = {scale.limit:g} {scale.unit}"
 
 
 def _name(kept: Kept, part: Part) -> str:

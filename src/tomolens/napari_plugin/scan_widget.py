@@ -23,6 +23,7 @@ from tomolens.napari_plugin.run_panel import RunPanel
 
 if TYPE_CHECKING:
     from napari import Viewer
+    from napari.utils.events import EventEmitter
 
     from tomolens.core.volume import Volume
     from tomolens.napari_plugin.job import Work
@@ -79,9 +80,22 @@ class ScanWidget(QWidget):
         self.model.currentIndexChanged.connect(self._on_model_chosen)
         self.panel.run_pressed.connect(self._run)
         self.panel.returned.connect(self._show)
-        events = self._viewer.layers.events
-        for changed in (events.inserted, events.removed, events.reordered, events.renamed):
+        self._attach()
+
+    def _attach(self) -> None:
+        """Follow the viewer's layers."""
+        for changed in self._layers_changed():
             changed.connect(self._offer_scans)
+
+    def _detach(self) -> None:
+        """Stop the run and let go of the viewer: for when the dock is closed, which may leave the widget alive."""
+        self.panel.abandon()
+        for changed in self._layers_changed():
+            changed.disconnect(self._offer_scans)
+
+    def _layers_changed(self) -> tuple[EventEmitter, ...]:
+        events = self._viewer.layers.events
+        return events.inserted, events.removed, events.reordered, events.renamed
 
     # What can be chosen
 
@@ -134,9 +148,13 @@ class ScanWidget(QWidget):
         """Fill the table with what was made of the chosen scan."""
 
     def event(self, event: QEvent) -> bool:
-        """Stop the run when the dock gives the widget up; all else is Qt's."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self.panel.abandon()
+        """Follow the viewer from when a dock takes the widget in until it gives it up; all else is Qt's."""
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is None:
+                self._detach()
+            else:
+                self._attach()
+                self._offer_scans()
         return bool(super().event(event))
 
 
