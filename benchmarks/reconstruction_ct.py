@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.metrics import structural_similarity
+from texture import distance, even_places
 
 from tomolens import Grid, Volume, read_volume
 from tomolens.core.progress import silent
@@ -26,8 +27,6 @@ from tomolens.models.reconstructor import Reconstructor, load_reconstructor, rec
 from tomolens.phantoms.chest import chest_phantom
 from tomolens.physics.low_dose import low_dose
 from tomolens.physics.noise import noise_frequency, noise_level
-
-from texture import distance, even_places
 
 Image = NDArray[np.float32]
 
@@ -193,7 +192,8 @@ def show(name: str, cases: Sequence[Case], rows: Sequence[Mapping[str, float]]) 
         level = np.mean([noise_level(part[1]) for part in noisy])
         print(
             f"  {kind:16} noise {level:5.1f} HU, {np.mean([noise_frequency(part) for part in noisy]):.2f} cycles/px   "
-            f"PSNR {_mean(some, 'psnr before'):5.2f} -> {_mean(some, 'psnr'):5.2f} dB   SSIM {_mean(some, 'ssim'):.4f}   "
+            f"PSNR {_mean(some, 'psnr before'):5.2f} -> {_mean(some, 'psnr'):5.2f} dB   "
+            f"SSIM {_mean(some, 'ssim'):.4f}   "
             f"to full dose {_mean(some, 'psnr full'):5.2f} dB, texture off by {_mean(some, 'texture'):.2f}"
         )
     known = [(case, row) for case, row in zip(cases, rows, strict=True) if case.kind == "phantom"]

@@ -8,17 +8,20 @@ other seeds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from texture import distance_along_slices
 
 if TYPE_CHECKING:
     from tomolens import Volume
 
-MODEL = "thin-slices"
+MODELS = ("thin-slices", "thin-slices-gan")
+"""The network, whose gain is told in the end, and its GAN."""
 FACTORS = (2, 3, 4, 5)
 BAR_DB = 0.7
 BAR_RESIDUAL_PERCENT = 0.1
@@ -30,34 +33,40 @@ SPEED_SHAPE = (60, 512, 512)
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one method on one scan: dB, similarity, what is left of the measured slices in % of their range."""
+    """Of one method on one scan: dB, similarity, what is left of the measured slices in % of their range, texture."""
 
     psnr: float
     ssim: float
     residual: float
+    texture: float
     within: tuple[float, float] | None = None
 
 
-def report(shared: Path, quick: bool, model: str | Path = MODEL) -> None:
-    """Print a table a scan, the gain over back-projection, and seconds."""
+def report(shared: Path, quick: bool, models: Sequence[str | Path] = MODELS) -> None:
+    """Print a table a scan, the gain of the first model over back-projection, and its seconds."""
     from tomolens.models.reconstructor import load_reconstructor
 
-    network = load_reconstructor(model)
-    print(f"{'scan':24}{'factor':>7}  {'method':22}{'PSNR':>7}{'SSIM':>7}{'left %':>8}   within 1, 2 sigma")
+    networks = {str(name): load_reconstructor(name) for name in models}
+    first = str(models[0])
+    print(
+        f"{'scan':24}{'factor':>7}  {'method':22}{'PSNR':>7}{'SSIM':>7}{'left %':>8}{'texture off':>13}   "
+        "within 1, 2 sigma"
+    )
     gains = []
     for name, thin in scans(shared, quick):
         for factor in (3,) if quick else FACTORS:
-            rows = compared(thin, factor, network)
+            rows = compared(thin, factor, networks)
             for method, row in rows.items():
                 shares = "" if row.within is None else f"   {row.within[0]:.2f}, {row.within[1]:.2f}"
                 print(
-                    f"{name:24}{factor:7}  {method:22}{row.psnr:7.2f}{row.ssim:7.3f}{row.residual:8.4f}{shares}",
+                    f"{name:24}{factor:7}  {method:22}{row.psnr:7.2f}{row.ssim:7.3f}{row.residual:8.4f}"
+                    f"{row.texture:13.2f}{shares}",
                     flush=True,
                 )
-            gains.append((name, factor, rows["network"].psnr - rows["cubic-backprojected"].psnr, rows["network"]))
+            gains.append((name, factor, rows[first].psnr - rows["cubic-backprojected"].psnr, rows[first]))
     print_gains(gains)
     if not quick:
-        print_speed(network)
+        print_speed(networks[first])
 
 
 def print_gains(gains: list[tuple[str, int, float, Scores]]) -> None:
@@ -99,22 +108,22 @@ def along_rows(volume: Volume, count: int) -> Volume:
     return volume.cropped((first, 0, 0), (count, *volume.shape[1:])).permuted((1, 0, 2))
 
 
-def compared(thin: Volume, factor: int, network: Any) -> dict[str, Scores]:
+def compared(thin: Volume, factor: int, networks: Mapping[str, Any]) -> dict[str, Scores]:
     """Scores by method on a scan made ``factor`` times as thick."""
     from tomolens.physics.slices import thick
 
     slab = thick(thin.with_voxels(np.asarray(thin.voxels, np.float32), "as float32"), factor)
     truth = np.asarray(thin.voxels[: slab.shape[0] * factor], np.float32)
-    return {method: scored(truth, thin, slab, *work(slab, factor)) for method, work in methods(network).items()}
+    return {method: scored(truth, thin, slab, *work(slab, factor)) for method, work in methods(networks).items()}
 
 
-def methods(network: Any) -> dict[str, Callable[[Volume, int], tuple[Any, Any]]]:
+def methods(networks: Mapping[str, Any]) -> dict[str, Callable[[Volume, int], tuple[Any, Any]]]:
     from tomolens.physics.slices import back_projected, cubic
 
     return {
         "cubic": lambda slab, factor: (cubic(slab.voxels, factor), None),
         "cubic-backprojected": lambda slab, factor: (back_projected(slab.voxels, factor), None),
-        "network": lambda slab, factor: by_network(network, slab, factor),
+        **{name: partial(by_network, network) for name, network in networks.items()},
     }
 
 
@@ -150,7 +159,8 @@ def scored(truth: Any, thin: Volume, slab: Volume, made: Any, sigma: Any) -> Sco
     if sigma is not None:
         ratio = np.abs(made - truth) / sigma
         within = (float((ratio < 1).mean()), float((ratio < 2).mean()))
-    return Scores(float(psnr), float(ssim), residual, within)
+    texture = distance_along_slices(made, truth, len(truth) // len(slab.voxels))
+    return Scores(float(psnr), float(ssim), residual, texture, within)
 
 
 def print_speed(model: Any) -> None:

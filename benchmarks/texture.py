@@ -39,6 +39,20 @@ def amplitude(image: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[n
     return np.sqrt(radial[1 : BLOCK // 2 + 1])
 
 
+def distance_along_slices(image: NDArray[np.float32], like: NDArray[np.float32], factor: int) -> float:
+    """As `distance`, along the first axis and above what slices ``factor`` times as thick can hold."""
+    made, wanted = (_along_slices(part)[BLOCK // (2 * factor) + 1 :] for part in (image, like))
+    return float(np.abs(made - wanted).sum() / wanted.sum())
+
+
+def _along_slices(image: NDArray[np.float32]) -> NDArray[np.float64]:
+    """By frequency from 0 to 1/2 cycle a slice, the root of the mean power over all pixels."""
+    whole = len(image) // BLOCK * BLOCK
+    runs = image[:whole].reshape(-1, BLOCK, *image.shape[1:])
+    runs = (runs - runs.mean(axis=1, keepdims=True)) * np.hanning(BLOCK)[:, None, None]
+    return np.sqrt((np.abs(np.fft.rfft(runs, axis=1)) ** 2).mean(axis=(0, 2, 3)))
+
+
 def even_places(image: NDArray[np.float32], inside: NDArray[np.bool_], most: int = 12) -> NDArray[np.intp]:
     """First rows and columns of the blocks inside with the least spread: (n, 2), at most ``most``."""
     rows, columns = ((np.arange(n // (BLOCK // 2) - 1) * (BLOCK // 2)) for n in image.shape)

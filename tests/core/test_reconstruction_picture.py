@@ -147,5 +147,5 @@ def test_parts_on_different_grids_are_refused() -> None:
 def test_large_bounds_of_a_check_are_written_out() -> None:
     check = Check("centre", 1340.4, "lines", 8.0, 4096.0)
     assert str(check) == "centre 1340 lines: in range (8 to 4096 lines)"
-    assert (Check("noise", np.inf, "HU", 0.123456).shown, GOOD.shown) == ("inf", "20")
+    assert (Check("noise", np.inf, "HU", 0.123456).number, GOOD.number) == ("\N{EN DASH}", "20 HU")
     assert Check("noise", 1.0, "HU", 0.123456).bounds == "at least 0.123"

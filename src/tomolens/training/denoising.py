@@ -38,7 +38,7 @@ RECIPE: Mapping[str, Any] = {
     "generated": 0.5,
     "single_slices": 0.25,
     "coarse_weight": 2.0,
-    "contrast_weight": 1.0,
+    "contrast_weight": 3.0,
 }
 """Defaults of ``ReconstructionConfig.recipe``: the noise, drawn evenly in its logarithm; lesions a patch, on average;
 the share of patches from phantoms; the share whose neighbours repeat the slice, as in a scan of one or of thick
