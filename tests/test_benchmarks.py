@@ -110,6 +110,26 @@ def test_thick_slices_keep_the_mean(robustness) -> None:
     np.testing.assert_allclose(thick.voxels, scan.voxels.reshape(12, 5, 50, 70).mean(axis=1), atol=0.51)
 
 
+def test_the_changed_scan_is_what_is_read(robustness) -> None:
+    """A disc one slice thin fades to a fifth in slices of 5 mm."""
+    voxels = np.full(GRID.shape, -850, np.int16)
+    voxels[33, 20:30, 30:40] = 150
+    case = Case("disc", Volume(voxels, GRID), (), Spheres.none(), Spheres.none())
+    read: list[Volume] = []
+
+    def detect(volume: Volume):
+        read.append(volume)
+        return [], None
+
+    for mm in robustness.SLICES_MM:
+        change = robustness.CHANGES[f"slices of {mm:g} mm"]
+        robustness.add(robustness.Reading(), case, [], change, detect, np.random.default_rng(0))
+    assert [volume.spacing_mm[0] for volume in read] == pytest.approx(robustness.SLICES_MM)
+    brightest = {mm: int(volume.voxels.max()) for mm, volume in zip(robustness.SLICES_MM, read, strict=True)}
+    assert brightest[5.0] == -650
+    assert brightest[2.5] == -450
+
+
 def test_a_change_that_loses_nodules_is_missed_in_the_table(robustness) -> None:
     case = case_of(lung(), [donor()], 0)
     marks = [Finding(nodule.center_lps_mm, 8.0, 0.9) for nodule in case.nodules]

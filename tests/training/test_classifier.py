@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import default_collate
 
 from tests.models.own_bundles import metadata, write_bundle
-from tests.training.test_patches import ball, lung
+from tests.training.test_patches import ball, coarse, lung
 from tomolens.core.errors import Cancelled, ReadError
 from tomolens.core.metrics import auc
 from tomolens.core.progress import Step
@@ -20,6 +20,7 @@ from tomolens.training.backgrounds import Mark
 from tomolens.training.candidates import UNKNOWN, CandidatePatches, CandidateRecipe, texture_class
 from tomolens.training.classifier import ClassifierConfig, _train, train_classifier, verdict_loss
 from tomolens.training.learner import Learner
+from tomolens.training.nodules import paste
 from tomolens.training.runs import load_checkpoint
 from tomolens.training.sources import TrainingData
 from tomolens.training.team import Team
@@ -81,6 +82,24 @@ def test_a_blended_nodule_is_in_the_middle_of_its_patch() -> None:
     inside = np.mean([float(patch[middle, middle, middle].mean()) for patch in patches])
     whole = np.mean([float(patch.mean()) for patch in patches])
     assert inside > whole + 0.6
+
+
+def test_a_decoy_shows_a_ball_and_not_the_bare_lung(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def noted(*arguments):
+        seen.append(paste(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr("tomolens.training.candidates.paste", noted)
+    lungs = [coarse(96, 0), coarse(96, 1)]
+    recipe = CandidateRecipe(kinds=(("scan", 1.0),), nodules=0.0, decoys=1.0)
+    made, pasted = CandidatePatches(lungs, [ball()], [[], []], range(30), 5, recipe), 0
+    for n in range(30):
+        seen.clear()
+        assert made[n]["nodule"] == 0
+        pasted += any(seen)
+    assert pasted == 30
 
 
 def test_lidc_texture_ratings_fall_into_three_classes() -> None:

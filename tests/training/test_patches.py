@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from tomolens.training.backgrounds import Background, Mark
-from tomolens.training.nodules import decoy, donor_of, paste, turned
+from tomolens.training.nodules import Pasted, decoy, donor_of, paste, turned
 from tomolens.training.patches import Patches, PatchRecipe, target_of
 from tomolens.training.scanner import thick_slices
 
@@ -97,10 +101,99 @@ def test_around_a_nodule_an_excluded_mark_and_mirrored_edges_no_cell_is_negative
     assert (target.counted[near] == target.positive[near]).all()
 
 
-def test_the_same_seed_and_number_give_the_same_patch() -> None:
-    first, again = patches()[17], patches()[17]
+@pytest.mark.parametrize("recipe", [{}, {"decoys": 1.0, "inserted": 1.0}])
+def test_the_same_seed_and_number_give_the_same_patch(recipe) -> None:
+    first, others = patches(**recipe)[17], patches(**recipe)
+    assert not torch.equal(others[18]["image"], first["image"])
+    again = others[17]
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(patches()[18]["image"], first["image"])
+
+
+def coarse(edge: int, seed: int = 0, kind: str = "scan", marks: tuple[Mark, ...] = ()) -> Background:
+    """Parenchyma so uneven that most balls of it are seen elsewhere; all of it is free to paste into."""
+    field = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal((edge,) * 3, np.float32), 2)
+    voxels = (-750 + 100 * field / field.std()).astype(np.int16)
+    places = np.argwhere(np.ones((edge // 4,) * 3)).astype(np.int16) * 4
+    return Background(f"coarse-{seed}", voxels, marks, places, places[:0], 1.0, kind)
+
+
+@dataclass
+class Blended:
+    """What was tried to be pasted into one patch, and what of it is seen."""
+
+    at: np.ndarray
+    is_nodule: bool
+    seen: Pasted | None
+
+
+@pytest.fixture
+def blended(monkeypatch: pytest.MonkeyPatch) -> list[Blended]:
+    kept: list[Blended] = []
+
+    def noted(target, piece, at_kji, thickness_mm, rng):
+        seen = paste(target, piece, at_kji, thickness_mm, rng)
+        kept.append(Blended(at_kji, piece.texture is not None, seen))
+        return seen
+
+    monkeypatch.setattr("tomolens.training.patches.paste", noted)
+    return kept
+
+
+def drawn(lungs: list[Background], count: int, blended: list[Blended], **changes) -> Iterator[list[Blended]]:
+    """For each of so many patches what was blended into it and is seen."""
+    recipe = PatchRecipe(kinds=((lungs[0].kind, 1.0),), **changes)
+    made = Patches(lungs, [ball()], [[] for _ in lungs], range(count), 5, recipe)
+    for n in range(count):
+        blended.clear()
+        made[n]
+        yield [one for one in blended if one.seen is not None]
+
+
+@pytest.mark.parametrize("edge", [160, 64])
+def test_as_many_patches_have_a_decoy_as_the_recipe_says(blended, edge: int) -> None:
+    lungs = [coarse(edge, 0), coarse(edge, 1)]
+    with_decoy = [len(seen) for seen in drawn(lungs, 60, blended, decoys=0.3, inserted=0.0)]
+    assert set(with_decoy) <= {0, 1}
+    assert np.mean(with_decoy) == pytest.approx(0.3, abs=0.1)
+    assert all(len(seen) == 1 for seen in drawn(lungs, 20, blended, decoys=1.0, inserted=0.0))
+
+
+def test_as_many_nodules_are_inserted_as_the_recipe_says(blended) -> None:
+    counts = [len(seen) for seen in drawn([coarse(160)], 40, blended, decoys=0.0, inserted=1.0)]
+    assert set(counts) == {1, 2, 3}
+    assert np.mean(counts) == pytest.approx(2.0, abs=0.3)
+
+
+@pytest.mark.parametrize(("edge", "kind"), [(160, "scan"), (64, "phantom"), (51, "cube")])
+def test_nothing_that_is_pasted_meets_anything_else_or_leaves_the_patch(blended, edge: int, kind: str) -> None:
+    own = Mark((edge / 2, edge / 2, edge / 2), 12.0, False)
+    lungs, decoys = [coarse(edge, 0, kind, (own,)), coarse(64, 1, kind)], 0
+    for seen in drawn(lungs, 30, blended, decoys=1.0, inserted=1.0, most_inserted=3):
+        for number, one in enumerate(seen):
+            assert (one.at >= 1).all()
+            assert (one.at <= 62).all()
+            for other in seen[:number]:
+                apart = np.linalg.norm(np.subtract(one.seen.center_kji, other.seen.center_kji))
+                assert apart > (one.seen.diameter_mm + other.seen.diameter_mm) / 2
+        decoys += sum(not one.is_nodule for one in seen)
+    assert decoys > 24
+
+
+def test_a_patch_without_free_lung_stays_as_it_is(blended) -> None:
+    full = coarse(64, marks=(Mark((32.0, 32.0, 32.0), 120.0, False),))
+    assert not any(drawn([full], 10, blended, decoys=1.0, inserted=1.0))
+    nowhere = Background(full.name, full.voxels, (), full.inner[:1], full.inner[:0], 1.0, "scan")
+    assert all(len(seen) <= 1 for seen in drawn([nowhere], 10, blended, decoys=1.0, inserted=1.0))
+
+
+def test_no_decoy_is_taken_from_where_a_nodule_may_be(monkeypatch) -> None:
+    taken = []
+    monkeypatch.setattr("tomolens.training.patches.decoy", lambda voxels, center, rng: taken.append(center))
+    marked = coarse(64, marks=(Mark((20.0, 20.0, 20.0), 10.0, True),))
+    made = Patches([marked], [ball()], [[]], range(3), 5, PatchRecipe(decoys=1.0, inserted=0.0))
+    for n in range(3):
+        made[n]
+    assert min(np.linalg.norm(center - 20) for center in taken) > 26
 
 
 def test_what_is_marked_is_brighter_than_the_lung_around_it() -> None:

@@ -30,6 +30,8 @@ WALL_ABOVE_HU = -250.0
 WALL_THICKNESS_MM = 9.0
 """Soft tissue at least this thick is chest wall, mediastinum or diaphragm, not a vessel."""
 NEAR_WALL_MM = 7.0
+AROUND_MM = 1.0
+"""Places are known on every second voxel; what is drawn lies around one of them."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,18 @@ def chances_of(
 
 def a_place(background: Background, near_wall: float, rng: Generator) -> NDArray[np.float64]:
     """A random (k, j, i) in the parenchyma; ``near_wall`` is the share that lies close to the wall."""
-    close = len(background.near_wall) and (not len(background.inner) or rng.random() < near_wall)
-    places = background.near_wall if close else background.inner
-    return np.asarray(places[rng.integers(len(places))] + rng.uniform(-1, 1, 3))
+    return drawn(background.inner, background.near_wall, near_wall, rng)
+
+
+def drawn(
+    inner: NDArray[np.integer], close: NDArray[np.integer], near_wall: float, rng: Generator
+) -> NDArray[np.float64]:
+    """One of (n, 3) places and up to `AROUND_MM` away from it along each axis, by ``near_wall`` one of the ``close``.
+
+    Where one of the two is empty it is of the other.
+    """
+    places = close if len(close) and (not len(inner) or rng.random() < near_wall) else inner
+    return np.asarray(places[rng.integers(len(places))] + rng.uniform(-AROUND_MM, AROUND_MM, 3))
 
 
 def cut(

@@ -14,7 +14,7 @@ from tomolens.core.finding import TEXTURES
 from tomolens.models.classifier import EDGE
 from tomolens.models.tensors import normalised
 from tomolens.training.backgrounds import Background, a_place, chances_of, cut
-from tomolens.training.nodules import AIR_HU, SCENE_MM, Donor, decoy, paste, turned
+from tomolens.training.nodules import AIR_HU, BALLS_TRIED, SCENE_MM, Donor, decoy, paste, turned
 from tomolens.training.scanner import another_scanner
 
 if TYPE_CHECKING:
@@ -142,10 +142,14 @@ class CandidatePatches(Dataset[dict[str, torch.Tensor]]):
         return self._around(self.backgrounds[number], np.asarray(at), rng), _NONE
 
     def _decoy(self, rng: Generator) -> NDArray[np.float32]:
-        (background, at), (source, center) = self._clear_place(rng), self._clear_place(rng)
-        voxels, ball = _room(background, at), decoy(source.voxels, np.round(center), rng)
-        if ball is not None:
-            paste(voxels, ball, np.full(3, _ROOM // 2), background.thickness_mm, rng)
+        """A ball of another lung of which something is seen; a clear place alone where no ball is."""
+        background, at = self._clear_place(rng)
+        voxels = _room(background, at)
+        for _ in range(BALLS_TRIED):
+            source, center = self._clear_place(rng)
+            ball = decoy(source.voxels, np.round(center), rng)
+            if ball is not None and paste(voxels, ball, np.full(3, _ROOM // 2), background.thickness_mm, rng):
+                break
         return _middle(voxels, self._jitter(rng))
 
     def _around(self, background: Background, at: NDArray[np.float64], rng: Generator) -> NDArray[np.float32]:

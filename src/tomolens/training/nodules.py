@@ -29,6 +29,8 @@ SEEN_HU = 60.0
 WALL_ABOVE_HU = -400.0
 AIR_HU = -1024
 SCENE_MM = 56
+BALLS_TRIED = 40
+"""How often another decoy is tried: most balls hold parenchyma alone, and nothing is seen of them when pasted."""
 MIN_DIAMETER_MM = 3.0
 MAX_DIAMETER_MM = 32.0
 _SOLID = 5

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from torch.utils.data import Dataset
 
 from tomolens.models.networks import CELL_MM
 from tomolens.models.tensors import normalised
-from tomolens.training.backgrounds import Background, Mark, a_place, chances_of, cut
-from tomolens.training.nodules import Donor, decoy, paste, turned
+from tomolens.training.backgrounds import AROUND_MM, Background, Mark, a_place, chances_of, cut, drawn
+from tomolens.training.nodules import BALLS_TRIED, Donor, Piece, decoy, paste, turned
 from tomolens.training.scanner import another_scanner
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ IGNORE_MM = 3.0
 """Around a nodule's surface no cell is called negative."""
 EXCLUDED_IGNORE_MM = 9.0
 """Around a mark that is neither nodule nor negative."""
+APART_MM = 5.0
+"""Between the surfaces of what is pasted, and of what was there."""
+NO_NODULE_WITHIN_MM = 22.0
+"""Of the middle of a ball that shows no nodule, which is up to 9 mm in radius and has a soft rim."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,8 @@ class PatchRecipe:
     """How patches are drawn; shares are of all patches.
 
     ``kinds`` is the share of each kind of background. ``inserted`` of the patches get one to ``most_inserted`` nodules,
-    ``decoys`` of them a ball of another lung, ``mined`` of those without inserted nodules are centred on a hard
-    negative, and ``real`` of them on a real nodule.
+    ``decoys`` of them a ball of another lung, as far as there is lung in the patch that is free; ``mined`` of those
+    without inserted nodules are centred on a hard negative, and ``real`` of them on a real nodule.
     """
 
     edge: int = 64
@@ -96,10 +101,11 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         corner = np.round(center).astype(int) - recipe.edge // 2
         voxels, valid = cut(background.voxels, corner, recipe.edge)
         marks = [_moved(mark, corner) for mark in background.marks]
+        room = _Room(background, corner, recipe.edge)
+        if place is not None:
+            marks += self._insert(voxels, room, place - corner, marks, rng)
         if rng.random() < recipe.decoys:
-            self._paste_decoy(voxels, background, corner, marks, rng)
-        if insert:
-            marks += self._insert(voxels, background, corner, place, marks, rng)
+            self._paste_decoy(voxels, room, marks, rng)
         return voxels, marks, valid
 
     def _center(
@@ -121,24 +127,18 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         return {"phantom": 0.5, "scan": self.recipe.real / (1 - self.recipe.inserted), "cube": 0.5}[background.kind]
 
     def _insert(
-        self,
-        voxels: NDArray[np.float32],
-        background: Background,
-        corner: NDArray[np.int_],
-        place: NDArray[np.float64] | None,
-        known: list[Mark],
-        rng: Generator,
+        self, voxels: NDArray[np.float32], room: _Room, first: NDArray[np.float64], known: list[Mark], rng: Generator
     ) -> list[Mark]:
+        """Blend in nodules, the first at its place in the patch where that is free, and say what is seen of them."""
         marks: list[Mark] = []
         for number in range(int(rng.integers(1, self.recipe.most_inserted + 1))):
-            at = (
-                place if number == 0 and place is not None else a_place(background, self.recipe.near_wall, rng)
-            ) - corner
-            piece = turned(self._donor(rng), rng)
-            if _is_free(at, piece.diameter_mm, [*known, *marks]) and _inside(at, voxels.shape[0]):
-                pasted = paste(voxels, piece, np.round(at), background.thickness_mm, rng)
-                if pasted is not None:
-                    marks.append(Mark(pasted.center_kji, pasted.diameter_mm, True))
+            piece, taken = turned(self._donor(rng), rng), [*known, *marks]
+            at: NDArray[np.float64] | None = first
+            if number or not _are_free(first[None], piece.diameter_mm, taken).all():
+                at = room.place(piece.diameter_mm, taken, self.recipe.near_wall, rng)
+            pasted = None if at is None else paste(voxels, piece, np.round(at), room.thickness_mm, rng)
+            if pasted is not None:
+                marks.append(Mark(pasted.center_kji, pasted.diameter_mm, True))
         return marks
 
     def _donor(self, rng: Generator) -> Donor:
@@ -146,22 +146,52 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         first, second = (self.donors[int(n)] for n in rng.integers(len(self.donors), size=2))
         return first if first.diameter_mm < 10 else second
 
-    def _paste_decoy(
-        self,
-        voxels: NDArray[np.float32],
-        background: Background,
-        corner: NDArray[np.int_],
-        known: list[Mark],
-        rng: Generator,
-    ) -> None:
+    def _paste_decoy(self, voxels: NDArray[np.float32], room: _Room, known: list[Mark], rng: Generator) -> None:
+        """Blend in one ball of which something is seen; none where the patch has no free lung."""
+        for _ in range(BALLS_TRIED):
+            ball = self._ball(rng)
+            at = None if ball is None else room.place(ball.diameter_mm, known, 0.2, rng)
+            if ball is not None and at is not None:
+                if paste(voxels, ball, np.round(at), room.thickness_mm, rng) is not None:
+                    return
+
+    def _ball(self, rng: Generator) -> Piece | None:
+        """A ball of a random lung; None where it leaves the lung or is too near to what is marked there."""
         source = self.backgrounds[int(rng.choice(len(self.backgrounds), p=self._chances))]
         center = a_place(source, 0.2, rng)
-        piece = decoy(source.voxels, np.round(center), rng)
-        near = any(np.linalg.norm(center - m.center_kji) < m.diameter_mm / 2 + 22 for m in source.marks)
-        at = a_place(background, 0.2, rng) - corner
-        if piece is None or near or not _inside(at, voxels.shape[0]) or not _is_free(at, piece.diameter_mm, known):
-            return
-        paste(voxels, piece, np.round(at), background.thickness_mm, rng)
+        if any(np.linalg.norm(center - m.center_kji) < m.diameter_mm / 2 + NO_NODULE_WITHIN_MM for m in source.marks):
+            return None
+        return decoy(source.voxels, np.round(center), rng)
+
+
+class _Room:
+    """Where in one patch there is lung to paste into, in the patch's own voxels."""
+
+    def __init__(self, background: Background, corner: NDArray[np.int_], edge: int) -> None:
+        self.thickness_mm = background.thickness_mm
+        self._background, self._corner, self._edge = background, corner, edge
+
+    @cached_property
+    def _places(self) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+        """Away from the wall, and near it."""
+        inner, near_wall = self._background.inner, self._background.near_wall
+        return _within(inner, self._corner, self._edge), _within(near_wall, self._corner, self._edge)
+
+    def place(
+        self, diameter_mm: float, known: Sequence[Mark], near_wall: float, rng: Generator
+    ) -> NDArray[np.float64] | None:
+        """A random (k, j, i) for something of that size, apart from what is known; None where there is none."""
+        room_mm = diameter_mm + 2 * AROUND_MM * np.sqrt(3)
+        inner, close = (places[_are_free(places, room_mm, known)] for places in self._places)
+        return drawn(inner, close, near_wall, rng) if len(inner) or len(close) else None
+
+
+def _within(places: NDArray[np.int16], corner: NDArray[np.int_], edge: int) -> NDArray[np.int_]:
+    """Those of (n, 3) places around which everything that is drawn lies in a patch, seen from its corner."""
+    for axis in range(3):
+        at = places[:, axis]
+        places = places[(at >= corner[axis] + 2) & (at < corner[axis] + edge - 3)]
+    return places - corner
 
 
 def target_of(marks: Sequence[Mark], edge: int, valid: NDArray[np.bool_]) -> Target:
@@ -194,8 +224,15 @@ def _inside(at: NDArray[np.float64], edge: int) -> bool:
     return bool((at >= 1).all() and (at < edge - 2).all())
 
 
-def _is_free(at: NDArray[np.float64], diameter_mm: float, known: Sequence[Mark]) -> bool:
-    return all(np.linalg.norm(at - m.center_kji) > (diameter_mm + m.diameter_mm) / 2 + 5 for m in known)
+def _are_free(places: NDArray[Any], diameter_mm: float, known: Sequence[Mark]) -> NDArray[np.bool_]:
+    """At which of (n, 3) places something of that size keeps apart from every mark."""
+    free = np.ones(len(places), bool)
+    low, high = (places.min(axis=0), places.max(axis=0)) if len(places) else (np.zeros(3), np.zeros(3))
+    for mark in known:
+        center, apart = np.asarray(mark.center_kji), (diameter_mm + mark.diameter_mm) / 2 + APART_MM
+        if (center > low - apart).all() and (center < high + apart).all():
+            free &= np.linalg.norm(places - center, axis=1) > apart
+    return free
 
 
 def _flipped(
