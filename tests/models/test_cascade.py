@@ -64,6 +64,15 @@ def test_every_round_is_shown_how_the_image_misses_the_measurement_and_what_the_
     assert not torch.equal(missed, missed_later)
 
 
+def test_the_measurement_that_has_the_last_word_is_met_more_nearly_with_the_same_weights(awake):
+    consistent = build("cascaded_sense", {**SMALL, "consistent": True}).eval()
+    consistent.load_state_dict(awake.state_dict())
+    slice_ = a_slice()
+    with torch.inference_mode():
+        free, held = (each(*batch(slice_))[0, :2].numpy() for each in (awake, consistent))
+    assert slice_.misfit(held[0] + 1j * held[1]) < 0.9 * slice_.misfit(free[0] + 1j * free[1])
+
+
 def test_a_slice_is_answered_alike_alone_and_in_a_batch(awake):
     one, other = a_slice(), a_slice(MaskKind.EQUISPACED, seed=2)
     with torch.inference_mode():

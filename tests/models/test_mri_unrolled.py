@@ -9,9 +9,10 @@ import pytest
 
 from tomolens.core.grid import Grid
 from tomolens.core.kspace import KSpace
-from tomolens.core.reconstruction import Reconstruction
+from tomolens.core.reconstruction import Job, Reconstruction
 from tomolens.models.inference import Backend
 from tomolens.models.mri import CLASSICAL, MriReconstructor, reconstructor_of
+from tomolens.models.reconstructor import reconstruction_models
 from tomolens.models.registry import find_bundle
 from tomolens.phantoms.kspace import MultiCoilSlices, brain_kspace
 from tomolens.physics.masks import MaskKind, sampling_mask
@@ -25,7 +26,7 @@ def network() -> MriReconstructor:
 
 @cache
 def brain() -> MultiCoilSlices:
-    return brain_kspace(77, slices=2, spacing_mm=(5.0, 1.8, 1.8))
+    return brain_kspace(77, slices=1, spacing_mm=(5.0, 2.2, 2.2))
 
 
 def measured(mask: np.ndarray | None = None) -> KSpace:
@@ -55,6 +56,13 @@ def test_it_is_never_below_conjugate_gradients(kind, acceleration):
     kspace = measured(sampling_mask(kind, brain().image.shape[1:], acceleration, seed=9))
     made, plain = (reconstruct(kspace, model) for model in (network(), CLASSICAL["cg-sense"].load()))
     assert psnr_db(made) > psnr_db(plain)
+
+
+def test_at_four_times_it_is_nearer_to_the_truth_than_total_variation_and_is_the_default():
+    kspace = measured(sampling_mask(MaskKind.EQUISPACED, brain().image.shape[1:], 4.0, seed=9))
+    made, plain = (reconstruct(kspace, model) for model in (network(), CLASSICAL["tv-sense"].load()))
+    assert psnr_db(made) > psnr_db(plain) + 0.5
+    assert reconstruction_models(Job.MRI)[0].name == "mri-unrolled"
 
 
 @pytest.mark.parametrize("lines", ["whole", "half", "twelvefold"])

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from math import log
 
 import torch
+from monai.networks.blocks import Convolution
 from torch import nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
-from tomolens.models.unrolled import Doubt, Measurement, as_complex, as_real, conv, known_of, packed, smooth_phase
+from tomolens.models.normal_equations import Measurement, as_complex, as_real, smooth_phase
 
 _TRUST, _TRUST_PACE = (0.22, 0.35), 5.0
 """How far the CNNs are believed where the measurement has the last word: a weight of 1 at 0.3 % noise, 3 at 1 %, 12 at
@@ -21,6 +22,13 @@ _MISSED = 4.0
 _PACE, _STEP = 0.5, 0.3
 """What a CNN's answer is multiplied by, so that the first steps of a training do not throw it far off; and how far a
 round goes towards the measurement before it has learned."""
+_SLOPE = 0.1
+_ACT = ("LEAKYRELU", {"negative_slope": _SLOPE, "inplace": True})
+_LEAST_NOISE = 1e-4
+_DEEPEST = 8
+"""Images are padded to multiples of this inside the CNNs."""
+_START_LOG_SIGMA = -3.5
+_MOST_LOG_SIGMA = 2.0
 
 
 class CascadedSense(nn.Module):
@@ -44,7 +52,7 @@ class CascadedSense(nn.Module):
 
     def __init__(
         self,
-        rounds: int = 6,
+        rounds: int = 5,
         channels: Sequence[int] = (32, 64, 96),
         doubt_scale: float = 1.0,
         consistent: bool = False,
@@ -62,7 +70,7 @@ class CascadedSense(nn.Module):
         known = known_of(noise, acquired)
         measured = Measurement.of(image, maps, acquired)
         weight = (_CG_LEAST + _CG_PER_NOISE * noise.float())[:, None, None]
-        start = measured.fitted(torch.zeros_like(measured.wanted), weight, _CG_STEPS)
+        start = measured.fitted(None, weight, _CG_STEPS)
         phase = smooth_phase(as_real(start))
         measured = measured.turned(phase)
         first = found = as_real(start * phase.conj())
@@ -111,3 +119,42 @@ class Round(nn.Module):
         rows, columns = image.shape[-2:]
         change = pixel_shuffle(self.last(fine), 2)[..., :rows, :columns]
         return image + self.step * missed - _PACE * change.float(), fine
+
+
+class Doubt(nn.Module):
+    """How far the magnitude may be off: (n, 4, row, column), answer and its change, to a log of sigma."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(conv(24, width), conv(width, width), nn.Conv2d(width, 4, 3, padding=1))
+        nn.init.constant_(self.layers[-1].bias, _START_LOG_SIGMA)  # type: ignore[arg-type] # it is a tensor
+
+    def forward(self, seen: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        rows, columns = seen.shape[-2:]
+        answer: torch.Tensor = pixel_shuffle(self.layers(packed(seen, known)), 2)[..., :rows, :columns]
+        return answer.float().clamp(max=_MOST_LOG_SIGMA)
+
+
+def known_of(noise: torch.Tensor, acquired: torch.Tensor) -> torch.Tensor:
+    """(n, 2): the logarithm of the noise and the share that was measured, both of the order of 1."""
+    level = torch.log10(noise.float().clamp(min=_LEAST_NOISE)) + 2
+    return torch.stack([level, 4 * acquired.float().mean(dim=(-2, -1))], dim=1)
+
+
+def packed(image: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Two by two pixels as channels, what is known beside them, padded with zeros to a multiple of 8."""
+    rows, columns = image.shape[-2:]
+    constant = known[..., None, None].expand(-1, -1, rows, columns).to(image.dtype)
+    return pixel_unshuffle(pad(torch.cat([image, constant], 1), (0, -columns % _DEEPEST, 0, -rows % _DEEPEST)), 2)
+
+
+def conv(inward: int, outward: int, kernel: int = 3) -> nn.Module:
+    """Without norms, so started such that features neither fade nor grow with depth (He et al. 2015)."""
+    block: nn.Module = Convolution(2, inward, outward, kernel_size=kernel, act=_ACT, norm=None, adn_ordering="A")
+    for name, parameter in block.named_parameters():
+        if name.endswith("weight"):
+            nn.init.kaiming_normal_(parameter, a=_SLOPE)
+        else:
+            nn.init.zeros_(parameter)
+    return block

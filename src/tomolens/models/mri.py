@@ -84,12 +84,10 @@ class MriReconstructor:
         if not isinstance(source, KSpace):
             raise ContractError(f"{source.name} is an image; {self.card.name} takes k-space.")
         manifest = Manifest()
-        work = _Work(source, self._method, progress)
+        work = _Work(source, self._method, progress, "held-out misfit" in self.card.ranges)
         done = [work.slice(k) for k in range(source.shape[0])]
         manifest.lap("images")
-        values = measurement(source, [each.noise for each in done]) | work.fit(
-            done, "held-out misfit" in self.card.ranges
-        )
+        values = measurement(source, [each.noise for each in done]) | work.fit(done)
         manifest.lap("checks")
         run = manifest.run(self.card, self.weights_sha256, (), self._backend, self._method.notes)
         sigma = [each.sigma for each in done if each.sigma is not None]
@@ -105,30 +103,43 @@ class MriReconstructor:
 
 @dataclass(frozen=True, eq=False)
 class _Done:
-    """A finished slice in the measurement's own unit, its noise as a share of bright tissue, and how well it fits."""
+    """A finished slice in the measurement's own unit, its noise as a share of bright tissue, and how well it fits.
+
+    ``measured`` is the slice as the method had it, of those that are to be checked.
+    """
 
     magnitude: NDArray[np.float32]
     sigma: NDArray[np.float32] | None
     noise: float
     misfit: float | None
+    measured: Measured | None
 
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """A method at work on a measurement."""
+    """A method at work on a measurement; ``held_out`` is whether it is asked to foretell what it was not shown."""
 
     kspace: KSpace
     method: Method
     progress: Progress
+    held_out: bool
+
+    @property
+    def checked(self) -> set[int]:
+        """Slices in which it is asked."""
+        if not self.held_out:
+            return set()
+        return set(np.linspace(0, self.kspace.shape[0] - 1, _HELD_OUT_SLICES + 2).round()[1:-1].astype(int).tolist())
 
     def measured(self, k: int, step: Step) -> Measured:
-        """A slice, ready for the method; sensitivities are found where the measurement brings none.
-
-        The progress is told ``step``, which may stop the work, now and again as long as the slice is worked on.
-        """
+        """A slice, ready for the method; sensitivities are found where the measurement brings none."""
         self.progress(step)
         maps = None if self.kspace.sensitivities is None else self.kspace.sensitivities[k]
-        measured = Measured.of(self.kspace.data[k], self.kspace.acquired[k], maps, self.method.most_coils)
+        return self.paced(Measured.of(self.kspace.data[k], self.kspace.acquired[k], maps, self.method.most_coils), step)
+
+    def paced(self, measured: Measured, step: Step) -> Measured:
+        """The same slice; the progress is told ``step``, which may stop the work, as long as it is worked on."""
+        self.progress(step)
         return replace(measured, pulse=partial(self.progress, step))
 
     def slice(self, k: int) -> _Done:
@@ -140,16 +151,17 @@ class _Work:
         if k == total - 1:
             self.progress(Step(STAGE, total, total))
         sigma = None if answer.sigma is None else answer.sigma * scale
-        return _Done(answer.magnitude * scale, sigma, measured.noise, misfit)
+        kept = measured if k in self.checked else None
+        return _Done(answer.magnitude * scale, sigma, measured.noise, misfit, kept)
 
-    def fit(self, done: Sequence[_Done], held_out: bool) -> dict[str, float]:
+    def fit(self, done: Sequence[_Done]) -> dict[str, float]:
         """How well the images fit what was measured, and what was kept from the method in a few slices."""
         known = [each.misfit for each in done if each.misfit is not None]
         if not known:
             return {}
-        chosen = np.unique(np.linspace(0, len(done) - 1, _HELD_OUT_SLICES + 2).round()[1:-1].astype(int))
+        chosen = [each.measured for each in done if each.measured is not None]
         steps = (Step(CHECK_STAGE, n, len(chosen)) for n in range(len(chosen)))
-        slices = map(self.measured, chosen.tolist(), steps) if held_out else iter(())
+        slices = map(self.paced, chosen, steps)
         foretold = held_out_misfit(slices, lambda measured: self.method(measured).image)
         return {"misfit": float(np.median(known)), **({} if foretold is None else {"held-out misfit": foretold})}
 
@@ -175,7 +187,7 @@ class _Network:
 
 
 class Unrolled(_Network):
-    """The project's own networks; see `tomolens.models.unrolled` and `tomolens.models.cascade`."""
+    """The project's own network; see `tomolens.models.cascade`."""
 
     most_coils: int | None = MOST_COILS
 

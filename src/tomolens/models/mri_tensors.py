@@ -8,21 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from tomolens.physics.sense import tv_sense
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
     from tomolens.physics.sense import Measured
-
-_PER_NOISE, _LEAST, _STEPS = 0.3, 0.001, 12
-"""Of TV-SENSE, from whose image a network starts; as many steps as a slice has time for."""
-
-
-def started(measured: Measured) -> NDArray[np.complex64]:
-    """The image that a network is given to better."""
-    return tv_sense(measured, max(_PER_NOISE * measured.noise, _LEAST), _STEPS)
 
 
 def inputs_of(network: nn.Module) -> Sequence[str]:
@@ -34,7 +24,7 @@ def inputs_of(network: nn.Module) -> Sequence[str]:
 def tensors_of(measured: Measured, names: Sequence[str]) -> dict[str, torch.Tensor]:
     """What a network takes that calls its inputs ``names``, in their order, without the axis of a batch.
 
-    See `tomolens.models.unrolled.UnrolledSense` and `tomolens.models.cascade.CascadedSense`.
+    See `tomolens.models.cascade.CascadedSense`.
     """
     return {name: _MADE[name](measured) for name in names}
 
@@ -49,7 +39,6 @@ def _maps(measured: Measured) -> torch.Tensor:
 
 
 _MADE: Mapping[str, Callable[[Measured], torch.Tensor]] = {
-    "start": lambda measured: _parts(started(measured)),
     "image": lambda measured: _parts(measured.model.adjoint(measured.data)),
     "maps": _maps,
     "acquired": lambda measured: torch.from_numpy(np.array(measured.acquired)),

@@ -18,7 +18,6 @@ from tomolens.models.monai_networks import PREFIX, monai_network
 from tomolens.models.retina_net import retina_net
 from tomolens.models.slice_denoiser import SliceDenoiser
 from tomolens.models.slice_network import SliceNet
-from tomolens.models.unrolled import UnrolledSense
 from tomolens.models.varnet import var_net
 
 CELL_MM = 4.0
@@ -123,7 +122,6 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "nodule_views_25d": NoduleViews,
     "retina_net": retina_net,
     "slice_net": SliceNet,
-    "unrolled_sense": UnrolledSense,
     "cascaded_sense": CascadedSense,
     "var_net": var_net,
     "slice_denoiser": SliceDenoiser,
