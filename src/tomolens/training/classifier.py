@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from tomolens.core.errors import ReadError
 from tomolens.core.progress import Progress, Step, silent
@@ -17,6 +16,7 @@ from tomolens.models.inference import Backend
 from tomolens.models.networks import folded
 from tomolens.models.registry import find_bundle
 from tomolens.models.weights import filled
+from tomolens.training.batches import Batches
 from tomolens.training.candidates import UNKNOWN, CandidatePatches, CandidateRecipe, Places
 from tomolens.training.config import RunConfig
 from tomolens.training.detector import false_peaks
@@ -25,6 +25,8 @@ from tomolens.training.runs import RunFolder
 from tomolens.training.team import Team, team_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tomolens.training.sources import TrainingData
 
 _MARKED_FLOOR = 0.03
@@ -136,12 +138,13 @@ def _train(
     state = run.resume(team.backend.device)
     if state is not None:
         learner.resume(state)
+
+    def patches(indices: Sequence[int]) -> CandidatePatches:
+        return CandidatePatches(data.backgrounds, data.donors, marked, indices, config.seed, config.recipe)
+
     for number in range(state["round"] if state else 0, config.rounds):
         started = time.perf_counter()
-        share = team.share(config.indices(number), config.batch)
-        patches = CandidatePatches(data.backgrounds, data.donors, marked, share, config.seed, config.recipe)
-        batches = DataLoader(patches, config.batch // team.size, num_workers=config.workers)
-        losses = learner.train(batches, verdict_loss, progress)
+        losses = learner.train(Batches(config, team, number, patches), verdict_loss, progress)
         row = {"round": number + 1, "steps": learner.steps, **losses, "skipped": learner.skipped}
         if team.leads:
             seconds = {"learning_rate": learner.rate, "seconds": time.perf_counter() - started}

@@ -27,6 +27,9 @@ class RunConfig:
         Decay a step of the averaged weights, which are the ones that are published.
     workers
         Processes that prepare patches; 0 prepares them in this one. Does not change a patch.
+    echo
+        Times that each example is shown on average, for a GPU that is faster than the processes which prepare them
+        (`tomolens.training.batches`).
     start_from
         Name or folder of the model whose weights the run starts from (fine-tuning); random weights where None.
     network, settings
@@ -46,12 +49,13 @@ class RunConfig:
     weight_decay: float = 1e-4
     ema: float = 0.995
     workers: int = 1
+    echo: int = 1
     start_from: str | None = None
     network: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "steps", "batch"):
+        for name in ("rounds", "steps", "batch", "echo"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} is at least 1, not {getattr(self, name)}.")
         for name in ("seed", "workers", "weight_decay"):
@@ -69,8 +73,8 @@ class RunConfig:
 
     def indices(self, number: int) -> range:
         """The examples that round ``number`` is made of, both counted from 0."""
-        first = number * self.steps * self.batch
-        return range(first, first + self.steps * self.batch)
+        count = -(-self.steps // self.echo) * self.batch
+        return range(number * count, (number + 1) * count)
 
     def to_json(self) -> str:
         """As saved beside the checkpoint."""

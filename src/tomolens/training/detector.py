@@ -18,6 +18,7 @@ from tomolens.models.detector import peaks_of
 from tomolens.models.inference import Backend, Pass
 from tomolens.models.networks import folded
 from tomolens.models.tensors import normalised
+from tomolens.training.batches import Batches
 from tomolens.training.config import RunConfig
 from tomolens.training.learner import Batch, Learner, Terms, start_network
 from tomolens.training.patches import Patches, PatchRecipe
@@ -133,12 +134,12 @@ class Trainer:
             if self.team.leads:
                 self._save(losses, started)
 
-    def _batches(self) -> DataLoader[dict[str, torch.Tensor]]:
-        """Of the round's batches the part that this member takes."""
-        config = self.config
-        share = self.team.share(config.indices(self.round), config.batch)
-        patches = Patches(self.data.backgrounds, self.data.donors, self.mined, share, config.seed, config.recipe)
-        return DataLoader(patches, config.batch // self.team.size, num_workers=config.workers)
+    def _batches(self) -> Batches:
+        return Batches(self.config, self.team, self.round, self._patches)
+
+    def _patches(self, indices: Sequence[int]) -> Patches:
+        data, config = self.data, self.config
+        return Patches(data.backgrounds, data.donors, self.mined, indices, config.seed, config.recipe)
 
     def _mine(self, progress: Progress) -> None:
         """Where the averaged network sees nodules that are none, in every whole scan and in a third of the phantoms."""

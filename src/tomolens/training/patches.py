@@ -39,7 +39,8 @@ class PatchRecipe:
 
     ``kinds`` is the share of each kind of background. ``inserted`` of the patches get one to ``most_inserted`` nodules,
     ``decoys`` of them a ball of another lung, as far as there is lung in the patch that is free; ``mined`` of those
-    without inserted nodules are centred on a hard negative, and ``real`` of them on a real nodule.
+    without inserted nodules are centred on a hard negative, and ``real`` of them on a real nodule. ``thick`` of all are
+    read in thicker slices.
     """
 
     edge: int = 64
@@ -50,6 +51,7 @@ class PatchRecipe:
     decoys: float = 0.15
     mined: float = 0.6
     real: float = 0.06
+    thick: float = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +89,7 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         voxels, marks, valid = _flipped(voxels, marks, valid, rng)
         target = target_of(marks, voxels.shape[0], valid)
         return {
-            "image": normalised(another_scanner(voxels, rng))[None],
+            "image": normalised(another_scanner(voxels, rng, self.recipe.thick))[None],
             "positive": torch.from_numpy(target.positive),
             "counted": torch.from_numpy(target.counted),
             "box": torch.from_numpy(target.box),

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from tomolens.core.errors import OptionError
 from tomolens.core.progress import Progress, silent
 from tomolens.core.reconstruction import Job
+from tomolens.training.batches import Batches
 from tomolens.training.config import RunConfig
 from tomolens.training.gan import AdversarialLearner, Adversary, Pictures
 from tomolens.training.learner import Batch, Learner, Terms, start_network
@@ -134,9 +135,7 @@ def _train(team: Team, config: ReconstructionConfig, lesson: Lesson, folder: Pat
         learner.resume(state)
     for number in range(state["round"] if state else 0, config.rounds):
         started = time.perf_counter()
-        share = team.share(config.indices(number), config.batch)
-        batches = DataLoader(lesson.examples(share), config.batch // team.size, num_workers=config.workers)
-        losses = learner.train(batches, lesson.loss, progress)
+        losses = learner.train(Batches(config, team, number, lesson.examples), lesson.loss, progress)
         if team.leads:
             row = {"round": number + 1, "steps": learner.steps, **losses, **_held_out(learner, lesson, config)}
             rest = {"skipped": learner.skipped, "learning_rate": learner.rate, "seconds": time.perf_counter() - started}

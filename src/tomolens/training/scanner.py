@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
 
-def another_scanner(voxels: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]:
-    """Another scanner: sometimes thicker slices, a softer or a sharper kernel, noise of random grain, an offset."""
-    kind = rng.random()
-    if kind < 0.3:
+def another_scanner(voxels: NDArray[np.float32], rng: Generator, thick: float = 0.3) -> NDArray[np.float32]:
+    """Another scanner: a share of ``thick`` slices, else at times a softer or a sharper kernel; noise, an offset."""
+    kind, others = rng.random(), 1 - thick
+    if kind < thick:
         voxels = thick_slices(voxels, float(rng.uniform(1.5, 5.0)), rng)
-    elif kind < 0.45:
+    elif kind < thick + 0.215 * others:
         voxels = ndimage.gaussian_filter(voxels, (rng.uniform(0, 0.8), *(rng.uniform(0.3, 0.9),) * 2))
-    elif kind < 0.6:
+    elif kind < thick + 0.43 * others:
         soft = ndimage.gaussian_filter(voxels, (0, 0.8, 0.8))
         voxels = voxels + np.float32(rng.uniform(0.3, 1.5)) * (voxels - soft)
     if rng.random() < 0.5:
