@@ -1,9 +1,10 @@
 """How long a scan takes from DICOM folder to findings, stage by stage, beside MONAI's RetinaNet of the zoo's size.
 
 Run ``python benchmarks/speed.py [FOLDER]`` on a quiet machine. Without a folder the real chest CT of the project's test
-data is taken (see ``reading.py``), else 300 generated slices of 512 x 512. Each precision runs in a fresh process; the
-start of Python and the loading of the model are not counted, and the first round warms up. The least and the median of
-the rounds are printed: a busy machine only ever adds time.
+data is taken (see ``reading.py``), else 300 generated slices of 512 x 512. Each way to run the network - on the CPU in
+bfloat16 and float32, by OpenVINO where it is installed, on the first CUDA GPU where there is one - has a fresh process;
+the start of Python and the loading of the model are not counted, and the first round warms up. The least and the median
+of the rounds are printed: a busy machine only ever adds time.
 
 The network is judged by its arithmetic: its floating point operations over the rate that this machine reaches in one
 large 3D convolution of the same precision. The RetinaNet has the size of MONAI's ``lung_nodule_ct_detection``
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 from reading import peak_mb, real_series
 
-BARS = {"bfloat16": 3.0, "float32": 6.0}
+BARS = {"bfloat16": 3.0, "float32": 6.0, "cuda": 1.0}
 BAR_MEMORY_MB = 3 * 1024
 BAR_RATIO = 1.5
 SLICES, ROWS = 300, 512
@@ -39,11 +40,11 @@ WINDOW = (128, 128, 96)
 """The measured window of the RetinaNet; the zoo's own, 512 x 512 x 192, does not fit into the memory of a laptop."""
 
 
-def stages(wish: str, folder: str, rounds: int) -> dict[str, Any]:
+def stages(way: str, folder: str, rounds: int) -> dict[str, Any]:
     """Seconds by stage of each round, after one to warm up, and the peak memory of this process."""
     from tomolens import detect_nodules, read_volume
 
-    detector = detector_for(wish)
+    detector = detector_for(way)
     laps = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
@@ -56,20 +57,39 @@ def stages(wish: str, folder: str, rounds: int) -> dict[str, Any]:
     return {"laps": laps[1:], "peak": peak_mb(), "flops": network_flops(volume, detector), "findings": len(detection)}
 
 
-def detector_for(wish: str) -> Any:
-    """The default detector on the CPU in a precision, or as OpenVINO runs it."""
+def detector_for(way: str) -> Any:
+    """The default detector on the CPU in a precision, by OpenVINO, or on the GPU."""
     import torch
 
     from tomolens import load_detector
     from tomolens.models.inference import Backend
 
-    detector = load_detector(device="openvino" if wish == "openvino" else "cpu")
-    if wish != "openvino":
-        backend = Backend(torch.device("cpu"), getattr(torch, wish))
-        detector.backend = backend
-        if detector.second_stage:
-            detector.second_stage.backend = backend
+    if way in ("openvino", "cuda"):
+        return load_detector(device=way)
+    detector = load_detector(device="cpu")
+    detector.backend = Backend(torch.device("cpu"), getattr(torch, way))
+    if detector.second_stage:
+        detector.second_stage.backend = detector.backend
     return detector
+
+
+def ways() -> list[str]:
+    """The ways to run the network that this machine has."""
+    import torch
+
+    there = {"bfloat16": True, "openvino": find_spec("openvino"), "float32": True, "cuda": torch.cuda.is_available()}
+    return [way for way, is_there in there.items() if is_there]
+
+
+def backend_for(way: str) -> Any:
+    """Where a way computes, and how precisely."""
+    import torch
+
+    from tomolens.models.inference import Backend
+
+    if way == "cuda":
+        return Backend.choose("cuda")
+    return Backend(torch.device("cpu"), torch.float32 if way == "float32" else torch.bfloat16)
 
 
 def network_flops(volume: Any, detector: Any) -> int:
@@ -89,16 +109,24 @@ def network_flops(volume: Any, detector: Any) -> int:
     return int(counter.get_total_flops())
 
 
-def conv_rate(precision: str) -> float:
-    """FLOP/s of one large 3D convolution of 64 channels, as oneDNN likes it best."""
+def conv_rate(way: str) -> float:
+    """FLOP/s of one large 3D convolution of 64 channels, in the layout that the libraries like best."""
     import torch
 
-    dtype, layout, shape = getattr(torch, precision), torch.channels_last_3d, (48, 48, 64)
-    conv = torch.nn.Conv3d(64, 64, 3, padding=1).to(dtype).to(memory_format=layout)
-    image = torch.randn(1, 64, *shape).to(dtype).contiguous(memory_format=layout)
+    to, shape = backend_for(way), (48, 48, 64)
+    conv = torch.nn.Conv3d(64, 64, 3, padding=1).to(to.device, to.dtype).to(memory_format=torch.channels_last_3d)
+    image = torch.randn(1, 64, *shape).to(to.device, to.dtype).contiguous(memory_format=torch.channels_last_3d)
     with torch.inference_mode():
-        seconds = fastest(lambda: conv(image), 7)
+        seconds = fastest(lambda: waited(conv(image)), 7)
     return float(2 * 27 * 64 * 64 * np.prod(shape)) / seconds
+
+
+def waited(answer: Any) -> None:
+    """Wait for what a GPU was asked for: one number of it is read."""
+    first = answer
+    while isinstance(first, (list, tuple, dict)):
+        first = next(iter(first.values() if isinstance(first, dict) else first))
+    first.flatten()[0].item()
 
 
 def fastest(work: Callable[[], object], rounds: int) -> float:
@@ -111,7 +139,7 @@ def fastest(work: Callable[[], object], rounds: int) -> float:
     return min(taken)
 
 
-def retina(precision: str) -> dict[str, float]:
+def retina(way: str) -> dict[str, float]:
     """Seconds for one window of a RetinaNet of the zoo's size, and its parameters."""
     import torch
 
@@ -120,13 +148,13 @@ def retina(precision: str) -> dict[str, float]:
     settings = {"spatial_dims": 3, "n_input_channels": 1, "conv1_t_stride": [2, 2, 1], "conv1_t_size": [7, 7, 7]}
     network = retina_net("resnet50", settings, [1, 2], 1, 3, [16, 16, 8]).eval()
     count = sum(parameter.numel() for parameter in network.parameters())
-    dtype, layout = getattr(torch, precision), torch.channels_last_3d
-    network = network.to(dtype)
-    image = torch.randn(1, 1, *WINDOW).to(dtype)
-    if precision == "bfloat16":
+    to, layout = backend_for(way), torch.channels_last_3d
+    network, image = network.to(to.device, to.dtype), torch.randn(1, 1, *WINDOW).to(to.device, to.dtype)
+    if to.dtype == torch.bfloat16:
         network, image = network.to(memory_format=layout), image.contiguous(memory_format=layout)
     with torch.inference_mode():
-        return {"seconds": fastest(lambda: network(image), 2), "parameters": count, "peak": peak_mb()}
+        seconds = fastest(lambda: waited(network(image)), 2 if way != "cuda" else 5)
+    return {"seconds": seconds, "parameters": count, "peak": peak_mb()}
 
 
 def in_fresh_process(*task: str) -> Any:
@@ -134,19 +162,20 @@ def in_fresh_process(*task: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run_task(name: str, precision: str, *rest: str) -> None:
+def run_task(name: str, way: str, *rest: str) -> None:
     if name == "stages":
-        print(json.dumps(stages(precision, rest[0], int(rest[1]))))
+        print(json.dumps(stages(way, rest[0], int(rest[1]))))
     else:
-        print(json.dumps({"rate": conv_rate, "retina": retina}[name](precision)))
+        print(json.dumps({"rate": conv_rate, "retina": retina}[name](way)))
 
 
-def print_stages(precision: str, folder: Path, rounds: int, rate: float) -> None:
-    run = in_fresh_process("stages", precision, str(folder), str(rounds))
-    print(f"\n{precision}: seconds, least and median of {rounds} rounds; {run['findings']} findings")
+def print_stages(way: str, folder: Path, rounds: int) -> None:
+    rate = in_fresh_process("rate", way)
+    run = in_fresh_process("stages", way, str(folder), str(rounds))
+    print(f"\n{way}: seconds, least and median of {rounds} rounds; {run['findings']} findings")
     for stage in run["laps"][0]:
         taken = [lap[stage] for lap in run["laps"]]
-        bar = f"   (bar {BARS[precision]:.0f})" if stage == "folder to findings" and precision in BARS else ""
+        bar = f"   (bar {BARS[way]:.0f})" if stage == "folder to findings" and way in BARS else ""
         print(f"  {stage:20}{min(taken):7.2f}{statistics.median(taken):7.2f}{bar}")
     print(f"  {'peak memory, MiB':20}{run['peak']:7.0f}          (bar {BAR_MEMORY_MB})")
     network, ideal = min(lap["network"] for lap in run["laps"]), run["flops"] / rate
@@ -156,16 +185,16 @@ def print_stages(precision: str, folder: Path, rounds: int, rate: float) -> None
     print(f"  convolution; it takes {network / ideal:.2f} times that (bar {BAR_RATIO})")
 
 
-def print_retina(precision: str, folder: Path) -> None:
+def print_retina(way: str, folder: Path) -> None:
     from tomolens import read_volume
 
-    run = in_fresh_process("retina", precision)
+    run = in_fresh_process("retina", way)
     voxels = float(np.prod(read_volume(folder).extent_mm) / np.prod(ZOO_SPACING_MM))
     windows = voxels / float(np.prod(WINDOW))
     size = " x ".join(map(str, WINDOW))
-    print(f"\nRetinaNet of {run['parameters'] / 1e6:.1f} million parameters, {precision}")
-    print(f"  {run['seconds']:.1f} s for one window of {size} (measured, {run['peak']:.0f} MiB)")
-    print(f"  {run['seconds'] * windows:.0f} s for the whole scan (extrapolated: {windows:.0f} windows)")
+    print(f"\nRetinaNet of {run['parameters'] / 1e6:.1f} million parameters, {way}")
+    print(f"  {run['seconds']:.2g} s for one window of {size} (measured, {run['peak']:.0f} MiB)")
+    print(f"  {run['seconds'] * windows:.3g} s for the whole scan (extrapolated: {windows:.0f} windows)")
 
 
 def generated(folder: Path) -> Path:
@@ -186,6 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="a DICOM series (default: see above)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds in each process (default 5)")
+    parser.add_argument("--ways", nargs="+", choices=ways(), default=ways(), help="default: all that there are")
     parser.add_argument("--without-retina", action="store_true", help="leave the RetinaNet out")
     parser.add_argument("--task", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -195,14 +225,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or real_series() or generated(Path(temporary, "scan"))
         print(f"{folder.name}: {len(list(folder.iterdir()))} slices")
-        for precision in ("bfloat16", "float32"):
-            rate = in_fresh_process("rate", precision)
-            print_stages(precision, folder, arguments.rounds, rate)
-            if precision == "bfloat16" and find_spec("openvino"):
-                print_stages("openvino", folder, arguments.rounds, rate)
+        for way in arguments.ways:
+            print_stages(way, folder, arguments.rounds)
         if not arguments.without_retina:
-            print_retina("bfloat16", folder)
-            print_retina("float32", folder)
+            for way in (way for way in arguments.ways if way != "openvino"):
+                print_retina(way, folder)
 
 
 if __name__ == "__main__":

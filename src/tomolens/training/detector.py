@@ -1,4 +1,4 @@
-"""Train the nodule detector: rounds of patches, hard negatives mined between them, checkpoints that resume exactly."""
+"""Train the nodule detector: rounds of patches, hard negatives mined before each, checkpoints that resume exactly."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ _MARK_MARGIN_MM = 8.0
 class TrainConfig(RunConfig):
     """Everything that decides a training run of the detector, apart from its data; saved with it.
 
-    The fields of `RunConfig`; after each round the hard negatives are mined anew. And:
+    The fields of `RunConfig`; before each round the hard negatives are mined anew, save before the first of a network
+    that starts from random weights. And:
 
     Parameters
     ----------
@@ -125,6 +126,8 @@ class Trainer:
 
     def run(self, progress: Progress = silent) -> None:
         """Train to the last round; what ``progress`` raises stops the run and loses the round that was going on."""
+        if not self.round and self.config.start_from is not None:
+            self._mine(progress)
         while self.round < self.config.rounds:
             started = time.perf_counter()
             losses = self.learner.train(self._batches(), detection_loss, progress)
