@@ -226,3 +226,12 @@ def test_a_nodule_keeps_its_texture_and_size_unless_it_is_altered() -> None:
     assert {(piece.texture, piece.scale) for piece in pieces} == {(ball().texture, 1.0)}
     altered = [turned(ball(), np.random.default_rng(seed)) for seed in range(60)]
     assert {piece.texture for piece in altered} == {1, 3, 5}
+
+
+def test_the_recipe_says_how_many_patches_are_read_in_thick_slices() -> None:
+    def roughness_along_slices(share: float) -> float:
+        """Beside that across them: noise that comes after the slices is the same in both."""
+        images = [patches(thick=share, decoys=0.0)[n]["image"][0].numpy() for n in range(24)]
+        return float(np.median([np.abs(np.diff(i, axis=0)).mean() / np.abs(np.diff(i, axis=2)).mean() for i in images]))
+
+    assert roughness_along_slices(1.0) < 0.8 * roughness_along_slices(0.0)
