@@ -226,16 +226,20 @@ def inbody() -> tuple[dict[str, Any], dict[str, Any], nn.Module]:
     arguments = {"spatial_dims": 2, "in_channels": 3, "num_classes": 2, "layers": [1, 1, 1, 1]}
     config = segmentation_config(
         {"_target_": "SEResNet50", **arguments},
+        image_key="image",
         preprocessing=compose(
-            step("LoadImaged"),
-            step("AsChannelFirstd"),
+            step("LoadImaged", image_only=False),
+            step("EnsureChannelFirstd", channel_dim=-1),
             step("Resized", spatial_size=[32, 32], mode="bilinear"),
             step("CastToTyped", dtype="$torch.float32"),
             step("NormalizeIntensityd", nonzero=True, channel_wise=True),
             step("EnsureTyped"),
         ),
         inferer={"_target_": "SimpleInferer"},
-        postprocessing=compose(step("AsDiscreted", ["pred"], argmax=True, to_onehot=2)),
+        postprocessing=compose(
+            step("AsDiscreted", ["pred"], argmax=True, to_onehot=2),
+            step("SaveClassificationd", "pred", meta_keys="$@image_key + '_meta_dict'", filename="predictions.csv"),
+        ),
     )
     colours = {"0": "R", "1": "G", "2": "B"}
     card = metadata(modality="regular", images=colours, channels={"0": "in body", "1": "out body"})

@@ -13,7 +13,7 @@ IMAGE, ANSWER = "image", "pred"
 """The entries of MONAI's dictionary that its engines hand to the network, and put the network's answer into."""
 MOVES_NOTHING = (
     "LoadImage EnsureChannelFirst AsChannelFirst AddChannel EnsureType CastToType ToTensor ToDevice DeleteItems "
-    "SelectItems FromMetaTensor Identity SaveImage"
+    "SelectItems FromMetaTensor Identity SaveImage SaveClassification"
 ).split()
 """Transforms that read, write or convert: a volume is read already, and its result is written by Tomolens."""
 COPIES = ("CopyItems", "ConcatItems")
