@@ -75,8 +75,9 @@ def made_clean(slices_hu: NDArray[np.float32]) -> NDArray[np.int16] | None:
     A mean over f by f pixels takes white noise down by f, and that of a CT, which has less at low frequencies, by more.
     """
     some = slices_hu[len(slices_hu) // 8 :: max(1, len(slices_hu) // 8)]
-    left = np.nanmedian([quiet_noise(image) for image in some] or [np.nan])
-    if not left <= MOST_LEFT_HU * _COARSEST:
+    noise = [level for level in map(quiet_noise, some) if np.isfinite(level)]
+    left = np.median(noise) if noise else np.inf
+    if left > MOST_LEFT_HU * _COARSEST:
         return None
     factor = max(1, int(np.ceil(left / MOST_LEFT_HU)))
     rows, columns = (n // factor * factor for n in slices_hu.shape[1:])
