@@ -17,7 +17,7 @@ from tomolens.core.progress import Step
 from tomolens.models import inference
 from tomolens.models.classifier import EDGE
 from tomolens.training.backgrounds import Mark
-from tomolens.training.candidates import UNKNOWN, CandidatePatches, CandidateRecipe, texture_class
+from tomolens.training.candidates import UNKNOWN, CandidatePatches, CandidateRecipe, oversampling, texture_class
 from tomolens.training.classifier import ClassifierConfig, _train, train_classifier, verdict_loss
 from tomolens.training.learner import Learner
 from tomolens.training.nodules import paste
@@ -124,6 +124,33 @@ def test_what_nobody_rated_costs_nothing() -> None:
     assert all(float(worse[name][0]) > float(terms[name][0]) + 1 for name in terms)
 
 
+@pytest.mark.parametrize("drawn", [{}, {"subsolid": 0.0, "altered": 0.0}, {"subsolid": 0.6, "altered": 1.0}])
+def test_how_much_more_often_a_texture_is_drawn_is_what_the_patches_show(drawn: dict[str, float]) -> None:
+    recipe = CandidateRecipe(kinds=(("scan", 1.0),), nodules=1.0, neighbours=0.0, **drawn)
+    ratings = [5] * 12 + [4] * 3 + [3] + [1] * 2 + [None] * 2
+    donors = [ball(texture=rating, malignancy=1.0) for rating in ratings]
+    patches = CandidatePatches([lung(0)], donors, [[]], range(240), 5, recipe)
+    told = Counter(texture for _, texture in labels_of(patches) if texture != UNKNOWN)
+    among_donors = np.array([2, 1, 15]) + 1
+    expected = np.exp(oversampling(donors, recipe)) * among_donors / among_donors.sum()
+    assert expected.sum() == pytest.approx(1)
+    assert [told[n] / told.total() for n in range(3)] == pytest.approx(expected.tolist(), abs=0.09)
+
+
+def test_a_texture_that_is_drawn_too_often_is_answered_as_rarely_as_it_is_met() -> None:
+    answer, oversampled = torch.zeros(200, 5, requires_grad=True), np.log([0.5, 0.1, 0.4]) - np.log([0.1, 0.1, 0.8])
+    texture = torch.tensor([0] * 100 + [1] * 20 + [2] * 80)
+    unknown = torch.full((200,), float(UNKNOWN))
+    batch = {"nodule": unknown, "malignancy": unknown, "texture": texture}
+    slope = {}
+    for said in (np.log([0.1, 0.1, 0.8]), np.log([0.5, 0.1, 0.4])):
+        answer.data[:, 2:] = torch.tensor(said, dtype=torch.float32)
+        (term, _) = verdict_loss(answer, batch, oversampled.tolist())["texture_loss"]
+        slope[said[0]] = float(torch.autograd.grad(term, answer)[0].sum(dim=0).abs().max())
+    natural, as_drawn = slope.values()
+    assert natural < 1e-3 < as_drawn, "where nothing else tells them apart, the answer is how common they are"
+
+
 @pytest.mark.parametrize("network", ["nodule_cnn_3d", "nodule_views_25d"])
 def test_a_stopped_run_goes_on_to_exactly_the_same_weights(tmp_path: Path, network: str) -> None:
     config = ClassifierConfig(**{**vars(SMALL), "network": network})
@@ -194,11 +221,12 @@ def test_a_run_does_not_go_on_with_a_detector_whose_weights_have_changed(
 
 def test_it_learns_to_tell_a_nodule_from_parenchyma(tmp_path: Path) -> None:
     recipe = CandidateRecipe(kinds=(("scan", 1.0),), as_found=0, own=0, decoys=0, anywhere=1, neighbours=0, near_wall=0)
-    config = ClassifierConfig(**{**vars(SMALL), "rounds": 1, "steps": 80, "batch": 8, "ema": 0.5, "recipe": recipe})
+    short = {"rounds": 1, "steps": 80, "batch": 16, "echo": 2, "learning_rate": 3e-3, "ema": 0.9}
+    config = ClassifierConfig(**{**vars(SMALL), **short, "recipe": recipe})
     data = TrainingData((lung(0), lung(1)), (ball(),))
     learner = _train(Team(inference.Backend.choose("cpu")), config, data, ([], []), tmp_path, lambda step: None)
-    unseen = CandidatePatches(data.backgrounds, data.donors, [[], []], range(500, 540), 9, recipe)
-    batch = default_collate([unseen[n] for n in range(40)])
+    unseen = CandidatePatches(data.backgrounds, data.donors, [[], []], range(500, 580), 9, recipe)
+    batch = default_collate([unseen[n] for n in range(80)])
     with torch.inference_mode():
         said = learner.published()(batch["image"])[:, 0]
-    assert auc(said.numpy(), (batch["nodule"] == 1).numpy()).value > 0.85
+    assert auc(said.numpy(), (batch["nodule"] == 1).numpy()).value > 0.95

@@ -14,7 +14,7 @@ from tomolens.core.finding import TEXTURES
 from tomolens.models.classifier import EDGE
 from tomolens.models.tensors import normalised
 from tomolens.training.backgrounds import Background, a_place, chances_of, cut
-from tomolens.training.nodules import AIR_HU, BALLS_TRIED, SCENE_MM, Donor, decoy, paste, turned
+from tomolens.training.nodules import AIR_HU, BALLS_TRIED, SCENE_MM, Donor, altered_textures, decoy, paste, turned
 from tomolens.training.scanner import another_scanner
 
 if TYPE_CHECKING:
@@ -196,6 +196,29 @@ def _label(donor: Donor, texture: int | None, as_it_was: bool) -> _Label:
 def texture_class(rating: int) -> int:
     """Index into `TEXTURES` of LIDC's texture rating: 1 and 2 ground glass, 3 part-solid, 4 and 5 solid."""
     return TEXTURES.index("ground glass" if rating <= 2 else "part-solid" if rating == 3 else "solid")
+
+
+def oversampling(donors: Sequence[Donor], recipe: CandidateRecipe) -> NDArray[np.float64]:
+    """How many times as often as among the donors each of `TEXTURES` is drawn, as a natural logarithm: (3,).
+
+    A network whose texture logits were this much larger in training answers for nodules as common as the donors are
+    (logit adjustment; Menon et al., 2021, arXiv:2007.07314). One more of each class is counted, so that none is 0.
+    """
+    rated = [donor.texture for donor in donors if donor.texture is not None]
+    subsolid = [texture for texture in rated if texture_class(texture) != TEXTURES.index("solid")]
+    pools = [(rated, 1 - recipe.subsolid), (subsolid, recipe.subsolid)] if subsolid else [(rated, 1.0)]
+    pasted = 1 - recipe.as_found - recipe.own
+    altered = recipe.altered * pasted / max(pasted + recipe.as_found, 1e-6)
+    natural, drawn = np.ones(len(TEXTURES)), np.ones(len(TEXTURES))
+    for texture in rated:
+        natural[texture_class(texture)] += 1
+    for pool, share in pools:
+        each = share * len(rated) / max(len(pool), 1)
+        for texture in pool:
+            drawn[texture_class(texture)] += each * (1 - altered)
+            for now, chance in altered_textures(texture).items():
+                drawn[texture_class(now)] += each * altered * chance
+    return np.asarray(np.log(drawn / drawn.sum()) - np.log(natural / natural.sum()))
 
 
 def _is_clear(background: Background, at: NDArray[np.float64]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from tomolens.models.networks import folded
 from tomolens.models.registry import find_bundle
 from tomolens.models.weights import filled
 from tomolens.training.batches import Batches
-from tomolens.training.candidates import UNKNOWN, CandidatePatches, CandidateRecipe, Places
+from tomolens.training.candidates import UNKNOWN, CandidatePatches, CandidateRecipe, Places, oversampling
 from tomolens.training.config import RunConfig
 from tomolens.training.detector import false_peaks
 from tomolens.training.learner import Batch, Learner, Terms, start_network
@@ -33,8 +34,6 @@ _MARKED_FLOOR = 0.03
 _MARKED_MOST = 150
 _MALIGNANCY_WEIGHT = 0.5
 _TEXTURE_WEIGHT = 0.4
-_TEXTURE_SHARES = (1.5, 2.5, 0.6)
-"""Part-solid and ground glass are rarer than solid nodules; their mistakes weigh more."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +59,18 @@ class ClassifierConfig(RunConfig):
     recipe: CandidateRecipe = field(default_factory=CandidateRecipe)
 
 
-def verdict_loss(output: torch.Tensor, batch: Batch) -> Terms:
+def verdict_loss(output: torch.Tensor, batch: Batch, oversampled: Sequence[float] = (0.0, 0.0, 0.0)) -> Terms:
     """Cross-entropies of nodule, malignancy and texture; those nobody rated are left out.
 
-    ``output`` (n, 5) as of `NoduleClassifier`; ``batch`` as of `CandidatePatches`, stacked.
+    ``output`` (n, 5) as of `NoduleClassifier`; ``batch`` as of `CandidatePatches`, stacked; ``oversampled`` as of
+    `tomolens.training.candidates.oversampling`: textures that are drawn more often than they are met.
     """
     answer, nodule, malignancy, texture = output.float(), batch["nodule"], batch["malignancy"], batch["texture"]
     told, rated, typed = nodule != UNKNOWN, malignancy != UNKNOWN, texture != UNKNOWN
-    shares = torch.tensor(_TEXTURE_SHARES, device=answer.device)
+    textures = answer[typed, 2:] + torch.tensor(oversampled, device=answer.device)
     is_nodule = functional.binary_cross_entropy_with_logits(answer[told, 0], nodule[told], reduction="sum")
     is_malignant = functional.binary_cross_entropy_with_logits(answer[rated, 1], malignancy[rated], reduction="sum")
-    kind = functional.cross_entropy(answer[typed, 2:], texture[typed], shares, reduction="sum")
+    kind = functional.cross_entropy(textures, texture[typed], reduction="sum")
     return {
         "nodule_loss": (is_nodule, told.sum()),
         "malignancy_loss": (_MALIGNANCY_WEIGHT * is_malignant, rated.sum()),
@@ -142,9 +142,10 @@ def _train(
     def patches(indices: Sequence[int]) -> CandidatePatches:
         return CandidatePatches(data.backgrounds, data.donors, marked, indices, config.seed, config.recipe)
 
+    loss = partial(verdict_loss, oversampled=oversampling(data.donors, config.recipe).tolist())
     for number in range(state["round"] if state else 0, config.rounds):
         started = time.perf_counter()
-        losses = learner.train(Batches(config, team, number, patches), verdict_loss, progress)
+        losses = learner.train(Batches(config, team, number, patches), loss, progress)
         row = {"round": number + 1, "steps": learner.steps, **losses, "skipped": learner.skipped}
         if team.leads:
             seconds = {"learning_rate": learner.rate, "seconds": time.perf_counter() - started}

@@ -8,6 +8,7 @@ cannot learn the seam.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ MIN_DIAMETER_MM = 3.0
 MAX_DIAMETER_MM = 32.0
 _SOLID = 5
 """How dense a nodule that nobody rated is taken to be where its density is altered: most are solid."""
+_THINNED, _CORED, _CALCIFIED = 0.14, 0.08, 0.08
+"""Shares of altered nodules: solid ones made ground glass, and part-solid; any calcified."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,15 +157,22 @@ def _density(own: float, solid: NDArray[np.bool_], was: int, rng: Generator) -> 
     A part-solid nodule's HU are a map that falls outside its core.
     """
     kind, thin = rng.random(), float(rng.uniform(150, 420))
-    if was >= 4 and kind < 0.14:
+    if was >= 4 and kind < _THINNED:
         return thin, 1
-    if was >= 4 and kind < 0.22:
+    if was >= 4 and kind < _THINNED + _CORED:
         depth = ndimage.distance_transform_edt(solid)
         core = float(depth.max()) * rng.uniform(0.35, 0.75)
         return np.asarray(thin + max(own - thin, 0.0) / (1 + np.exp((core - depth) / 0.6))), 3
-    if kind > 0.92:
+    if kind > 1 - _CALCIFIED:
         return float(rng.uniform(1000, 1500)), 5
     return float(own * rng.uniform(0.85, 1.15)), was
+
+
+def altered_textures(was: int) -> Mapping[int, float]:
+    """How likely each rating of the texture is after a nodule rated so was altered."""
+    made = {1: _THINNED, 3: _CORED} if was >= 4 else {}
+    made[5] = _CALCIFIED
+    return {**made, was: made.get(was, 0.0) + 1 - sum(made.values())}
 
 
 def _rotation(rng: Generator) -> NDArray[np.float64]:
