@@ -19,6 +19,7 @@ from tomolens.models.denoising import CLASSICAL, SliceReconstructor, TiledPass, 
 from tomolens.models.inference import Backend
 from tomolens.models.networks import build
 from tomolens.models.reconstructor import baseline_of, load_reconstructor, reconstruction_models
+from tomolens.models.slice_denoiser import fast
 from tomolens.physics.noise import noise_map
 from tomolens.pipelines.reconstruct import reconstruct
 
@@ -27,10 +28,10 @@ RANGES = {"noise_hu": (5, 80), "noise_frequency": (0.1, 0.4), "pixel_mm": (0.5, 
 CARD = replace(CLASSICAL["tv"].card, name="wild", ranges=RANGES)
 
 
-def wild(seed: int = 0) -> torch.nn.Module:
+def wild(seed: int = 0, **settings: float) -> torch.nn.Module:
     """A network whose answer is far from its input."""
     torch.manual_seed(seed)
-    network = build("slice_denoiser", {"channels": [8, 8, 8]})
+    network = build("slice_denoiser", {"channels": [8, 8, 8], **settings})
     for head in (network.change, network.doubt):
         torch.nn.init.normal_(head.weight, std=0.05)
     return network.eval()
@@ -102,10 +103,12 @@ def test_progress_is_told_slice_by_slice_and_stops_the_work() -> None:
     assert [(step.done, step.total) for step in steps if not step.remark] == [(0, 4), (1, 4), (2, 4)]
 
 
-def test_tiles_give_what_the_whole_gives() -> None:
+@pytest.mark.parametrize("kept_px", [0.0, 3.0])
+def test_tiles_give_what_the_whole_gives(kept_px: float) -> None:
     image = np.repeat(scan(1, 300, 330).voxels.astype(np.float32), 3, axis=0)
     noise = noise_map(image[1])
-    whole, parts = TiledPass(wild(), CPU), TiledPass(wild(), CPU, tile=64)
+    network = wild(kept_px=kept_px)
+    whole, parts = TiledPass(network, CPU), TiledPass(network, CPU, tile=64)
     np.testing.assert_allclose(parts.over(image, noise), whole.over(image, noise), atol=0.02)
 
 
@@ -135,10 +138,26 @@ class Greedy(torch.nn.Module):
 
 def test_where_memory_runs_out_tiles_are_halved_and_the_run_says_so() -> None:
     volume = scan(1, 300, 330)
-    made = reconstruct(volume, model(Greedy(80_000)))
+    made = reconstruct(volume, model(Greedy(95_000)))
     assert any("Out of memory on cpu; trying tiles of" in note for note in made.run.notes)
     plain = reconstruct(volume, model())
     np.testing.assert_allclose(made.volume.voxels, plain.volume.voxels, atol=1)
+
+
+@pytest.mark.parametrize(("period_px", "taken"), [(40, 0.03), (12, 0.5), (5, 1.0)])
+def test_of_what_varies_slowly_nothing_is_taken_off(period_px: float, taken: float) -> None:
+    wave = torch.sin(2 * torch.pi * torch.arange(240) / period_px).expand(1, 1, 240, 240)
+    inner = (..., slice(60, 180), slice(60, 180))
+    left = fast(wave, kept_px=3.0)
+    assert float((left * wave)[inner].sum() / (wave**2)[inner].sum()) == pytest.approx(taken, abs=0.03)
+    assert fast(wave, kept_px=0.0) is wave
+
+
+def test_a_mean_that_was_measured_is_kept() -> None:
+    volume = scan(1, 200, 200)
+    changed = {kept: model(wild(kept_px=kept)).reconstruct(volume, ReconstructOptions()).image for kept in (0.0, 3.0)}
+    off = {kept: abs(float((image - volume.voxels)[0, 40:160, 20:80].mean())) for kept, image in changed.items()}
+    assert off[3.0] < 0.2 < 1 < off[0.0]
 
 
 def test_where_not_even_the_smallest_tile_fits_that_is_said() -> None:

@@ -28,10 +28,10 @@ class Spectrum:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Spectrum:
-        """One at random: from smooth soft-tissue kernels to sharper than any lung kernel."""
+        """One at random: as often a smooth soft-tissue kernel as a sharp one, and some sharper than any lung kernel."""
         return cls(
             floor=float(rng.uniform(0.02, 0.12)),
-            cut=float(rng.uniform(0.15, 0.9)),
+            cut=float(np.exp(rng.uniform(np.log(0.1), np.log(0.9)))),
             fall=float(rng.uniform(1.5, 4.0)),
             streak=float(rng.uniform(0, 0.7) * (rng.random() < 0.5)),
             angle=float(rng.uniform(0, np.pi)),
