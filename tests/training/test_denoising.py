@@ -68,6 +68,20 @@ def test_a_lesion_that_is_wiped_out_costs_its_whole_contrast_and_noise_costs_non
     assert lost(batch["target"][1:].repeat(2, 1, 1, 1)) == pytest.approx(1, abs=0.3)
 
 
+@pytest.mark.parametrize(("robust", "times"), [(1.0, 4.0), (0.01, 2.0)])
+def test_an_error_counts_squared_up_to_so_much_noise_and_by_its_modulus_above(robust: float, times: float) -> None:
+    examples = denoising().examples([20, 21])
+    batch = {name: torch.stack([examples[0][name], examples[1][name]]) for name in examples[0]}
+    batch["sigma"][:] = 20.0
+
+    def loss(off_hu: float) -> float:
+        answer = torch.cat([batch["target"] + off_hu, torch.ones_like(batch["target"])], dim=1)
+        part, count = denoising(robust=robust).loss(answer, batch)["fine_loss"]
+        return float(part / count)
+
+    assert loss(4.0) / loss(2.0) == pytest.approx(times, rel=0.1)
+
+
 def test_half_a_pair_is_refused() -> None:
     batch = {name: tensor[None] for name, tensor in denoising().examples([1])[0].items()}
     with pytest.raises(OptionError, match="learns from pairs: a process's part of a batch is even, not 1"):

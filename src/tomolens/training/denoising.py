@@ -37,13 +37,15 @@ RECIPE: Mapping[str, Any] = {
     "lesions": 4.0,
     "generated": 0.5,
     "single_slices": 0.25,
-    "coarse_weight": 2.0,
-    "contrast_weight": 3.0,
+    "robust": 1.0,
+    "coarse_weight": 3.0,
+    "contrast_weight": 1.5,
 }
 """Defaults of ``ReconstructionConfig.recipe``: the noise, drawn evenly in its logarithm; lesions a patch, on average;
 the share of patches from phantoms; the share whose neighbours repeat the slice, as in a scan of one or of thick
-slices; the weight of the error of means over 4 by 4 pixels, which keeps HU; that of what lesions lose of their
-contrast."""
+slices; the error in units of the noise up to which it counts squared, which makes HU right on average, and above which
+its modulus counts, which makes them right for the median; the weight of the error of means over 4 by 4 pixels; that of
+what lesions lose of their contrast."""
 
 CONFIG = ReconstructionConfig(
     job=Job.DENOISING, rounds=18, steps=150, batch=4, learning_rate=1.5e-3, network="slice_denoiser",
@@ -57,7 +59,6 @@ _LUNG_HU = -600.0
 _SOFT_HU = 40.0
 _CUT_OFF_HU = -1024.0
 _LEAST_SCALE_HU = 2.0
-_ROBUST = 0.3
 _POOL = 4
 _FAINT, _SEEN = 0.3, 0.1
 """Contrast in units of the noise, of means over 4 by 4 pixels: below the first a loss counts for less, below the second
@@ -126,21 +127,21 @@ class Denoising:
         """
         if len(answer) % 2:
             raise OptionError(f"Denoising learns from pairs: a process's part of a batch is even, not {len(answer)}.")
-        sigma = batch["sigma"].clamp(min=_LEAST_SCALE_HU)
+        recipe, sigma = self.config.recipe, batch["sigma"].clamp(min=_LEAST_SCALE_HU)
         error = (answer[:, :1] - batch["target"]) / sigma
         coarse = functional.avg_pool2d(error, _POOL)
         doubt = answer[:, 1:] / sigma
         likely = doubt.log() + 0.5 * (error.detach() / doubt) ** 2
         grain = (answer[:, :1] - batch.get("full", batch["target"])) / sigma
         terms = {
-            "fine_loss": _charbonnier(grain, _ROBUST),
-            "coarse_loss": self.config.recipe["coarse_weight"] * _charbonnier(coarse, _ROBUST / _POOL),
+            "fine_loss": _charbonnier(grain, recipe["robust"]),
+            "coarse_loss": recipe["coarse_weight"] * _charbonnier(coarse, recipe["robust"] / _POOL),
             "doubt_loss": likely,
         }
         count = torch.tensor(float(len(error)), device=error.device)
         summed = {name: (term.mean(dim=(1, 2, 3)).sum(), count) for name, term in terms.items()}
         lost, seen = _lost_contrast(error, batch["target"], sigma)
-        return {**summed, "contrast_loss": (self.config.recipe["contrast_weight"] * lost, seen)}
+        return {**summed, "contrast_loss": (recipe["contrast_weight"] * lost, seen)}
 
     def pictures(self, answer: torch.Tensor, batch: Batch) -> Pictures:
         """Contrasts to the clean surroundings in units of the noise; real is the slice at four times the dose."""
