@@ -41,7 +41,8 @@ class SliceDenoiser(nn.Module):
     kept_px
         What varies slowly is left as it was measured: noise of filtered back-projection has hardly any of it, and means
         and contrasts lie there. Of what is to be taken off, a Gaussian of this standard deviation is twice taken out:
-        of a wave of 0.25 / kept_px cycles a pixel half is taken off, of slower ones less. All is taken off where 0.
+        of a wave of 0.25 / kept_px cycles a pixel half is taken off, of slower ones less. All is taken off where 0,
+        as in training: a network that is trained with it learns to undo it.
     """
 
     inputs = ("image", "sigma")
