@@ -63,14 +63,14 @@ def test_most_of_the_noise_goes_and_the_mean_stays(kernel: str, tissue: tuple[sl
         plain(kernel).image[1][tissue],
         anatomy()[1][tissue],
     )
-    assert after.std() < {"smooth": 0.55, "sharp": 0.25}[kernel] * before.std()
+    assert after.std() < {"smooth": 0.5, "sharp": 0.28}[kernel] * before.std()
     assert after.mean() == pytest.approx(true.mean(), abs=3)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(
     ("column", "radius", "contrast", "least"),
-    [(88, 3.1, 880.0, 0.97), (88, 6.2, 250.0, 0.95), (24, 8.0, -60.0, 0.9), (24, 4.0, 40.0, 0.8)],
+    [(88, 3.1, 880.0, 0.97), (88, 6.2, 250.0, 0.97), (24, 8.0, -60.0, 0.95), (24, 4.0, 40.0, 0.9)],
     ids=["nodule of 5 mm", "ground glass", "dark lesion", "small faint lesion"],
 )
 def test_a_lesion_keeps_its_contrast(kernel: str, column: int, radius: float, contrast: float, least: float) -> None:
