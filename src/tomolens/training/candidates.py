@@ -204,20 +204,19 @@ def oversampling(donors: Sequence[Donor], recipe: CandidateRecipe) -> NDArray[np
     A network whose texture logits were this much larger in training answers for nodules as common as the donors are
     (logit adjustment; Menon et al., 2021, arXiv:2007.07314). One more of each class is counted, so that none is 0.
     """
-    rated = [donor.texture for donor in donors if donor.texture is not None]
-    subsolid = [texture for texture in rated if texture_class(texture) != TEXTURES.index("solid")]
-    pools = [(rated, 1 - recipe.subsolid), (subsolid, recipe.subsolid)] if subsolid else [(rated, 1.0)]
+    subsolid = [donor for donor in donors if _is_subsolid(donor)]
+    few = recipe.subsolid if subsolid else 0.0
     pasted = 1 - recipe.as_found - recipe.own
     altered = recipe.altered * pasted / max(pasted + recipe.as_found, 1e-6)
     natural, drawn = np.ones(len(TEXTURES)), np.ones(len(TEXTURES))
-    for texture in rated:
-        natural[texture_class(texture)] += 1
-    for pool, share in pools:
-        each = share * len(rated) / max(len(pool), 1)
-        for texture in pool:
-            drawn[texture_class(texture)] += each * (1 - altered)
-            for now, chance in altered_textures(texture).items():
-                drawn[texture_class(now)] += each * altered * chance
+    for donor in donors:
+        if donor.texture is None:
+            continue
+        natural[texture_class(donor.texture)] += 1
+        often = 1 - few + (few * len(donors) / len(subsolid) if _is_subsolid(donor) else 0.0)
+        drawn[texture_class(donor.texture)] += often * (1 - altered)
+        for now, chance in altered_textures(donor.texture).items():
+            drawn[texture_class(now)] += often * altered * chance
     return np.asarray(np.log(drawn / drawn.sum()) - np.log(natural / natural.sum()))
 
 
