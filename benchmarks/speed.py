@@ -1,10 +1,11 @@
 """How long a scan takes from DICOM folder to findings, stage by stage, beside MONAI's RetinaNet of the zoo's size.
 
 Run ``python benchmarks/speed.py [FOLDER]`` on a quiet machine. Without a folder the real chest CT of the project's test
-data is taken (see ``reading.py``), else 300 generated slices of 512 x 512. Each way to run the network - on the CPU in
-bfloat16 and float32, by OpenVINO where it is installed, on the first CUDA GPU where there is one - has a fresh process;
-the start of Python and the loading of the model are not counted, and the first round warms up. The least and the median
-of the rounds are printed: a busy machine only ever adds time.
+data is taken (see ``reading.py``), else 300 generated slices of 512 x 512. A compressed series is timed a second time
+without compression, as scanners mostly send them: a lossless decoder can take as long as the network. Each way to run
+the network - on the CPU in bfloat16 and float32, by OpenVINO where it is installed, on the first CUDA GPU where there
+is one - has a fresh process; the start of Python and the loading of the model are not counted, and the first round
+warms up. The least and the median of the rounds are printed: a busy machine only ever adds time.
 
 The network is judged by its arithmetic: its floating point operations over the rate that this machine reaches in one
 large 3D convolution of the same precision. The RetinaNet has the size of MONAI's ``lung_nodule_ct_detection``
@@ -22,12 +23,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from reading import peak_mb, real_series
 
 BARS = {"bfloat16": 3.0, "float32": 6.0, "cuda": 1.0}
@@ -169,10 +171,15 @@ def run_task(name: str, way: str, *rest: str) -> None:
         print(json.dumps({"rate": conv_rate, "retina": retina}[name](way)))
 
 
-def print_stages(way: str, folder: Path, rounds: int) -> None:
+def print_stages(way: str, folders: Mapping[str, Path], rounds: int) -> None:
     rate = in_fresh_process("rate", way)
+    for stored, folder in folders.items():
+        print_run(way, stored, folder, rounds, rate)
+
+
+def print_run(way: str, stored: str, folder: Path, rounds: int, rate: float) -> None:
     run = in_fresh_process("stages", way, str(folder), str(rounds))
-    print(f"\n{way}: seconds, least and median of {rounds} rounds; {run['findings']} findings")
+    print(f"\n{way}, {stored}: seconds, least and median of {rounds} rounds; {run['findings']} findings")
     for stage in run["laps"][0]:
         taken = [lap[stage] for lap in run["laps"]]
         bar = f"   (bar {BARS[way]:.0f})" if stage == "folder to findings" and way in BARS else ""
@@ -211,6 +218,21 @@ def generated(folder: Path) -> Path:
     return folder
 
 
+def by_storage(folder: Path, temporary: Path) -> dict[str, Path]:
+    """The series as it is, by its transfer syntax; where that is compressed also a copy that is not."""
+    files = sorted(folder.iterdir())
+    syntax = pydicom.dcmread(files[0], stop_before_pixels=True).file_meta.TransferSyntaxUID
+    folders = {syntax.name: folder}
+    if syntax.is_compressed:
+        folders["uncompressed"] = temporary / "uncompressed"
+        folders["uncompressed"].mkdir()
+        for file in files:
+            dataset = pydicom.dcmread(file)
+            dataset.decompress()
+            dataset.save_as(folders["uncompressed"] / file.name)
+    return folders
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="a DICOM series (default: see above)")
@@ -225,8 +247,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or real_series() or generated(Path(temporary, "scan"))
         print(f"{folder.name}: {len(list(folder.iterdir()))} slices")
+        folders = by_storage(folder, Path(temporary))
         for way in arguments.ways:
-            print_stages(way, folder, arguments.rounds)
+            print_stages(way, folders, arguments.rounds)
         if not arguments.without_retina:
             for way in (way for way in arguments.ways if way != "openvino"):
                 print_retina(way, folder)

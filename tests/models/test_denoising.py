@@ -160,6 +160,13 @@ def test_a_mean_that_was_measured_is_kept() -> None:
     assert off[3.0] < 0.2 < 1 < off[0.0]
 
 
+def test_training_takes_all_of_it_off() -> None:
+    image, sigma = torch.randn(1, 3, 64, 64), torch.ones(1, 1, 64, 64)
+    answer = [wild(kept_px=kept).train(mode)(image, sigma) for kept, mode in ((3.0, True), (0.0, True), (3.0, False))]
+    assert torch.equal(answer[0], answer[1])
+    assert not torch.allclose(answer[0], answer[2], atol=0.1)
+
+
 def test_where_not_even_the_smallest_tile_fits_that_is_said() -> None:
     with pytest.raises(OutOfMemory, match="tile of 64 pixels"):
         reconstruct(scan(), model(Greedy(10)))

@@ -41,8 +41,8 @@ class SliceDenoiser(nn.Module):
     kept_px
         What varies slowly is left as it was measured: noise of filtered back-projection has hardly any of it, and means
         and contrasts lie there. Of what is to be taken off, a Gaussian of this standard deviation is twice taken out:
-        of a wave of 0.25 / kept_px cycles a pixel half is taken off, of slower ones less. All is taken off where 0,
-        as in training: a network that is trained with it learns to undo it.
+        of a wave of 0.25 / kept_px cycles a pixel half is taken off, of slower ones less. All is taken off where 0, and
+        while the network is trained, for it would learn to undo it.
     """
 
     inputs = ("image", "sigma")
@@ -71,7 +71,7 @@ class SliceDenoiser(nn.Module):
         slice_hu = image[:, SLICES // 2 : SLICES // 2 + 1]
         change = functional.pixel_shuffle(self.change(features), 2)
         doubt = functional.pixel_shuffle(self.doubt(features.detach()), 2).clamp(-6, 3)
-        noise = fast(sigma * change.float(), self.kept_px)
+        noise = fast(sigma * change.float(), 0.0 if self.training else self.kept_px)
         answer = torch.cat([slice_hu - noise, sigma * doubt.exp() * self.uncertainty_factor], dim=1)
         return answer[..., :rows, :columns].float()
 
