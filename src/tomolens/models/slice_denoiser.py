@@ -20,6 +20,8 @@ _REACH = 4
 _CONTRAST = 8.0
 _HU = 1000.0
 _USUAL_NOISE_HU = 20.0
+_TIMES = 4
+"""More part what is kept from what is taken off more sharply: at the same contrast of lesions less noise is kept."""
 
 
 class SliceDenoiser(nn.Module):
@@ -40,9 +42,9 @@ class SliceDenoiser(nn.Module):
         The standard deviation is multiplied by it; fitted after training on images that were not shown.
     kept_px
         What varies slowly is left as it was measured: noise of filtered back-projection has hardly any of it, and means
-        and contrasts lie there. Of what is to be taken off, a Gaussian of this standard deviation is twice taken out:
-        of a wave of 0.25 / kept_px cycles a pixel half is taken off, of slower ones less. All is taken off where 0, and
-        while the network is trained, for it would learn to undo it.
+        and contrasts lie there. Of what is to be taken off, a Gaussian of this standard deviation is taken out four
+        times over: of a wave of 0.3 / kept_px cycles a pixel half is taken off, of slower ones less. All is taken off
+        where 0, and while the network is trained, for it would learn to undo it.
     """
 
     inputs = ("image", "sigma")
@@ -89,7 +91,7 @@ def fast(image: torch.Tensor, kept_px: float) -> torch.Tensor:
         return image
     kernel = gaussian_1d(torch.tensor(kept_px), truncated=3.0, normalize=True)
     with torch.autocast(image.device.type, enabled=False):
-        for _ in range(2):
+        for _ in range(_TIMES):
             image = image - separable_filtering(image, [kernel, kernel], mode="replicate")
     return image
 
