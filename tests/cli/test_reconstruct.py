@@ -312,7 +312,8 @@ def test_what_cannot_be_is_wrong_usage(tomolens, reconstruct, tmp_path, out):
     for words, told in (
         (("--model", "fake-thin"), "fake-thin does super-resolution; a model for ct-denoising is needed"),
         (("--model", "nobody"), "Methods without training for ct-denoising: plain"),
-        (("--baseline", "nobody"), "There is no model 'nobody'"),
+        (("--baseline", "nobody"), "nobody is no method without training for ct-denoising; --baseline takes plain"),
+        (("--baseline", "fake-gan", "--allow-gan"), "fake-gan is no method without training"),
         (("--factor", "2"), "factor is for super-resolution"),
         (("--strength", "2"), "'--strength'"),
     ):
@@ -334,3 +335,27 @@ def test_a_dry_run_writes_nothing_and_results_of_another_command_are_never_writt
     assert not fake_models.loads
     tomolens("detect", study / "a", "-o", out)
     assert "holds results of `tomolens detect`" in reconstruct(study).stderr
+
+
+@pytest.mark.parametrize("below", ["out", "."])
+def test_results_that_lie_in_the_source_are_not_worked_on_in_turn(tomolens, study, below):
+    def call(source):
+        return tomolens("reconstruct", source, "-o", study / "a" / below, "--job", "ct-denoising").stdout
+
+    assert "1 done" in call(study / "a")
+    assert call(study / "a").startswith("1 skipped. ")
+    (made,) = (study / "a" / below).glob("Lung-*")
+    assert "1 done" in call(made / "dicom")  # asked for by its name
+
+
+def test_the_two_files_of_bart_are_one_measurement_and_a_change_of_either_is_seen(reconstruct, tmp_path, out):
+    folder = tmp_path / "bart"
+    folder.mkdir()
+    (folder / "scan.hdr").write_text("# Dimensions\n24 24 1 2\n")
+    numbers = np.random.default_rng(0).normal(size=(2, 24 * 24 * 2)).astype(np.float32).view(np.complex64)
+    for n, source in enumerate((folder, folder / "scan.hdr", folder / "scan.cfl")):
+        numbers[0, 0] = n + 1
+        numbers.tofile(folder / "scan.cfl")
+        told = reconstruct(source, job="mri-reconstruction").stdout
+        assert "1 done" in told
+        assert len([path for path in out.iterdir() if path.is_dir()]) == 1

@@ -210,6 +210,24 @@ def test_thin_slices_name_the_thick_ones_around_them_and_are_as_thick_as_they_ar
     assert problems_named_by_dciodvfy(tmp_path / "derived" / "0002.dcm") == []
 
 
+def test_slices_that_overlap_stay_as_thick_as_they_were_and_an_upright_grid_has_no_tilt(tmp_path: Path) -> None:
+    source = ct(tmp_path / "source", TILTED, SliceThickness=5.0, GantryDetectorTilt=10.0)
+    kept = headers(write_derived_series(less(source), tmp_path / "kept", DENOISED))
+    assert {(header.SliceThickness, header.GantryDetectorTilt) for header in kept} == {(5.0, 10.0)}
+    upright = read_volume(tmp_path / "source", tilt="resample")
+    files = headers(write_derived_series(less(upright), tmp_path / "upright", DENOISED))
+    assert {(float(header.SliceThickness), float(header.SpacingBetweenSlices)) for header in files} == {(5.0, 2.4)}
+    assert not any("GantryDetectorTilt" in header for header in files)
+
+
+def test_slices_name_the_neighbours_that_they_were_made_from_too(tmp_path: Path) -> None:
+    source = ct(tmp_path / "source")
+    files = headers(write_derived_series(less(source), tmp_path / "derived", replace(DENOISED, neighbours=1)))
+    uids = [pydicom.dcmread(path).SOPInstanceUID for path in source.series.files]
+    named = [[uids.index(r.ReferencedSOPInstanceUID) for r in header.SourceImageSequence] for header in files]
+    assert named[:3] == [[0, 1], [1, 0, 2], [2, 1, 3]]
+
+
 def test_a_volume_that_was_turned_stays_where_it_is_in_the_patient(tmp_path: Path) -> None:
     turned = ct(tmp_path / "source").permuted((2, 0, 1)).flipped(0)
     files = write_derived_series(turned, tmp_path / "derived", DENOISED)

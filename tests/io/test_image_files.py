@@ -16,6 +16,7 @@ from tomolens.core.errors import GeometryError, OptionError, OutputError, ReadEr
 from tomolens.core.grid import Grid
 from tomolens.core.kspace import NO_PLACE
 from tomolens.core.progress import Step
+from tomolens.core.reconstruction import GENERATIVE
 from tomolens.core.volume import Unit, Volume
 from tomolens.io import nifti
 from tomolens.io.read import read_volume
@@ -568,3 +569,18 @@ def test_a_real_ct_is_known_by_its_air(shared_data: Path) -> None:
     volume = read_volume(path)
     assert (volume.modality, volume.unit) == ("CT", Unit.HU)
     assert replace(volume, history=()).history == ()
+
+
+@pytest.mark.parametrize("rewrite", ["nibabel", "SimpleITK"])
+def test_a_gans_image_stays_one_where_another_program_writes_it_anew(tmp_path: Path, rewrite: str) -> None:
+    history = ("read", f"ct-denoising by gan 1 ({GENERATIVE})")
+    path = write_volume(Volume(numbered(), oblique(), history=history), tmp_path / "a.nii.gz")
+    if rewrite == "nibabel":
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.maximum(np.asarray(image.dataobj), -990), None, image.header), path)
+    else:
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(path))
+    told = [step for step in read_volume(path).history if GENERATIVE in step]
+    assert len(told) == 1
+    plain = write_volume(Volume(numbered(), oblique(), history=("read",)), tmp_path / "plain.nii.gz")
+    assert not nib.load(plain).header["descrip"].item()

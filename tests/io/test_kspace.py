@@ -144,6 +144,13 @@ def test_what_is_not_there_or_has_another_suffix_is_refused(tmp_path):
     assert ".npz" in KSPACE_SUFFIXES
 
 
+def test_a_mask_of_another_shape_is_refused_with_both_shapes(tmp_path):
+    data = measurement().data
+    np.savez(tmp_path / "a.npz", kspace=data, acquired=np.ones((3, 3), bool))
+    with pytest.raises(ReadError, match=r"acquired is of shape \(3, 3\); .* is needed"):
+        read_kspace(tmp_path / "a.npz")
+
+
 # BART: its documented layout, written by hand
 
 

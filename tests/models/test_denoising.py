@@ -55,6 +55,12 @@ def test_an_untrained_network_leaves_a_scan_as_it_is() -> None:
     np.testing.assert_allclose(made.uncertainty[1], noise_map(scan().voxels[1].astype(np.float32)), rtol=1e-5)
 
 
+def test_a_reformat_is_told_by_its_longer_pixel_edge() -> None:
+    long = replace(scan(), grid=Grid.from_axes(scan().shape, (0.7, 2.0, 0.7)))
+    told = {check.name: check for check in reconstruct(long, model()).checks}["pixel"]
+    assert (told.value, told.inside) == (2.0, False)
+
+
 def test_a_scan_that_is_turned_gives_the_same_slices_in_the_same_place() -> None:
     turned = scan().permuted((1, 2, 0)).flipped(2)
     one, other = (reconstruct(volume, model()) for volume in (scan(), turned))

@@ -91,3 +91,8 @@ def test_a_turned_slice_has_its_map_turned_not_shifted() -> None:
     slope = (ramp[-1] - ramp[0]) / 191
     shift = float((there - back)[40:-40, 40:-40].mean()) / slope
     assert abs(shift) < 1  # of a pixel
+
+
+@pytest.mark.parametrize("shape", [(2, 33, 17), (1, 5, 7), (3, 20, 64)])
+def test_of_slices_too_small_for_a_spectrum_nothing_is_measured(shape: tuple[int, int, int]) -> None:
+    assert np.isnan(noise_frequency(np.random.default_rng(0).normal(40, 20, shape).astype(np.float32)))

@@ -9,7 +9,7 @@ import pytest
 from tomolens.core.card import InputContract
 from tomolens.core.errors import ContractError, ModelError, OptionError, TomolensError
 from tomolens.core.grid import Grid
-from tomolens.core.kspace import KSpace
+from tomolens.core.kspace import ASSUMED_MM, FIRST_OF, KSpace
 from tomolens.core.reconstruction import GENERATIVE, Check, Job, Made, ReconstructOptions
 from tomolens.core.run import Run
 from tomolens.core.volume import Unit, Volume
@@ -117,6 +117,24 @@ def test_a_gan_runs_only_where_it_is_accepted_and_says_what_it_is():
     made = reconstruct(noisy(), gan, ReconstructOptions(generative=True))
     assert GENERATIVE in made.volume.history[-1]
     assert made.warnings[0].startswith(GENERATIVE)
+
+
+def test_what_is_made_of_a_gans_image_stays_invented():
+    gan = FakeReconstructor(card=replace(FAKE_DENOISING_CARD, generative=True))
+    invented = reconstruct(noisy(), gan, ReconstructOptions(generative=True)).volume
+    made = reconstruct(invented, FakeReconstructor())
+    assert made.generative
+    assert made.warnings[0].startswith(GENERATIVE)
+    assert not reconstruct(noisy(), FakeReconstructor()).generative
+
+
+def test_sizes_that_were_guessed_and_measurements_that_were_left_out_are_warned_of():
+    history = (f"its spacing is not known, {ASSUMED_MM}", f"{FIRST_OF} 2 repetitions was read")
+    told = reconstruct(replace(noisy(), history=history), FakeReconstructor()).warnings
+    assert told[:2] == (
+        f"Sizes are not known: the file states no spacing, {ASSUMED_MM}.",
+        "Of the file the first of 2 repetitions was read.",
+    )
 
 
 def test_an_image_is_no_kspace_and_the_refusal_names_the_simulation():

@@ -93,7 +93,7 @@ class Batch(Generic[R]):
         return self.summary
 
     def _find(self) -> Sequence[Job]:
-        found = find_jobs(self._wish.source, self._narrator.step, kspace=self._task.kspace)
+        found = find_jobs(self._wish.source, self._narrator.step, kspace=self._task.kspace, out=self._wish.out)
         self.summary.found, self.summary.passed_over = len(found.jobs), len(found.passed_over)
         self._narrator.say(_told(self._wish.source, len(found.jobs), len(found.passed_over)))
         self.summary.kspace = not self._task.kspace and any(is_kspace(file.path) for file in found.passed_over)

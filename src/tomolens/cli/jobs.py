@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tomolens.core.series import PassedOver, Series
+from tomolens.io.bart_files import is_bart
 from tomolens.io.dicom_series import find_series
 from tomolens.io.image_files import IMAGE_SUFFIXES, image_suffix
 from tomolens.io.kspace import KSPACE_SUFFIXES, is_kspace
@@ -49,6 +50,11 @@ class Job:
     def series(self) -> Series | None:
         """The DICOM series, None for an image file or k-space."""
         return self.source if isinstance(self.source, Series) else None
+
+    @property
+    def place(self) -> Path:
+        """Its file, or the first of them."""
+        return self.source if isinstance(self.source, Path) else self.source.files[0]
 
     @property
     def description(self) -> str:
@@ -91,8 +97,10 @@ class Found:
     passed_over: tuple[PassedOver, ...]
 
 
-def find_jobs(root: Path, progress: Progress, *, kspace: bool = False) -> Found:
+def find_jobs(root: Path, progress: Progress, *, kspace: bool = False, out: Path | None = None) -> Found:
     """Every DICOM series and every image file at any depth, and with ``kspace`` every measurement in k-space too.
+
+    What was made by an earlier call with the output folder ``out`` is left out, or it would be worked on in turn.
 
     Raises
     ------
@@ -106,14 +114,35 @@ def find_jobs(root: Path, progress: Progress, *, kspace: bool = False) -> Found:
     scan = find_series(root, progress=progress)
     images = [p.path for p in scan.passed_over if _is_image(p.path)]
     measured = [p.path for p in scan.passed_over if kspace and is_kspace(p.path)]
-    jobs = (*map(_series_job, scan), *map(_image_job, images), *map(_kspace_job, measured))
-    taken = {*images, *measured}
-    return Found(_distinct(jobs), tuple(p for p in scan.passed_over if p.path not in taken))
+    whole = [path for path in measured if not (_is_bart(path) and path.suffix.lower() != ".cfl")]
+    jobs = (*map(_series_job, scan), *map(_image_job, images), *map(_kspace_job, whole))
+    taken, is_result = {*images, *measured}, _is_result(root, out)
+    others = tuple(p for p in scan.passed_over if p.path not in taken and not is_result(p.path))
+    return Found(_distinct(tuple(job for job in jobs if not is_result(job.place))), others)
 
 
 def _is_image(path: Path) -> bool:
     """Whether the name is an image file's; what macOS writes beside it as ``._NAME`` is none."""
     return image_suffix(path) in IMAGE_SUFFIXES and not path.name.startswith("._")
+
+
+def _is_bart(path: Path) -> bool:
+    """Whether it is one of BART's two files, either of which may be named."""
+    return path.suffix.lower() in (".cfl", ".hdr") and is_bart(path)
+
+
+def _is_result(root: Path, out: Path | None) -> Callable[[Path], bool]:
+    """Tells whether a file below ``root`` is of a result in ``out``, where that is the same folder or lies in it."""
+    if out is None or not out.resolve().is_relative_to(root.resolve()):
+        return lambda path: False
+    inner = root / out.resolve().relative_to(root.resolve())
+
+    def told(path: Path) -> bool:
+        if inner not in path.parents:
+            return False
+        return inner != root or (inner / path.relative_to(inner).parts[0] / "series.json").is_file()
+
+    return told
 
 
 def _series_job(series: Series) -> Job:
@@ -132,8 +161,11 @@ def _image_job(path: Path) -> Job:
 
 
 def _kspace_job(path: Path) -> Job:
-    identity, header = str(path.resolve()), path.with_suffix(".hdr")
-    files = {path, header} if header.is_file() else {path}
+    files = {path}
+    if _is_bart(path):
+        path = path.with_suffix(".cfl")
+        files = {path, path.with_suffix(".hdr")}
+    identity = str(path.resolve())
     return Job(path, _name(path.stem, identity), _fingerprint(identity, files), kspace=True)
 
 

@@ -56,13 +56,13 @@ def reconstructing(wish: ReconstructWish) -> Task[Reconstruction]:
     Raises
     ------
     ModelError
-        If there is no such model or classical method, or it does another job.
+        If there is no such model or classical method, it does another job, or needs a package that is not installed.
     OptionError
         If the model is a GAN and that was not accepted, or an option does not fit the job.
     """
     model = _found(wish.job, wish.model)
     check_options(wish.job, model.card, wish.options)
-    baseline = None if wish.baseline == NO_BASELINE else _found(wish.job, wish.baseline)
+    baseline = None if wish.baseline == NO_BASELINE else _classical(wish.job, wish.baseline)
 
     def load(device: str) -> Work[Reconstruction]:
         from tomolens.models.reconstructor import load_reconstructor  # torch, and not needed where all is finished
@@ -114,6 +114,13 @@ def _refuse_format(source: Volume | KSpace, format: Format) -> None:
     """Refuse before the work what could not be written after it."""
     if format == "dicom" and not (isinstance(source, Volume) and source.series is not None):
         raise ContractError(f"{source.name} has no DICOM header to derive a series from.")
+
+
+def _classical(job: Job, name: str) -> _Model:
+    methods = classical_cards(job)
+    if name not in methods:
+        raise ModelError(f"{name} is no method without training for {job}; --baseline takes {', '.join(methods)}.")
+    return _Model(methods[name])
 
 
 def _found(job: Job, name: str | None) -> _Model:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 NO_PLACE = "its place in the patient is not known"
 """Stands in the history of k-space whose file does not say where in the patient it was measured."""
 
+ASSUMED_MM = "1 mm was taken"
+"""Stands in the history of k-space whose file states no spacing."""
+FIRST_OF = "the first of"
+"""Opens a step in the history of k-space whose file holds more than was read."""
+
 
 def is_placed(history: Iterable[str]) -> bool:
     """Whether a history leaves it known where in the patient the image lies, and so which side is left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tomolens.core.errors import GeometryError, OptionError
+from tomolens.core.kspace import ASSUMED_MM, FIRST_OF
 from tomolens.core.reconstruction_picture import reconstruction_html
 from tomolens.core.volume import Volume
 
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
 
 GENERATIVE = "GAN: texture may be invented"
 """Stands in the history, the series description and the layer's name of whatever a GAN made."""
+
+
+def is_invented(history: Iterable[str]) -> bool:
+    """Whether a GAN made it, or what it was made from."""
+    return any(GENERATIVE in step for step in history)
+
 
 MAP_MODALITY = "OT"
 """DICOM's modality of what is none of its other kinds (PS3.3 C.7.3.1.1.1): so no model takes a map for a scan."""
@@ -186,7 +194,7 @@ class Reconstruction:
     baseline
         What the classical method makes of the same input, where it was asked for; its history names the method.
     generative
-        Whether a GAN made it.
+        Whether a GAN made it, or what it was made from.
 
     Raises
     ------
@@ -235,12 +243,15 @@ class Reconstruction:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the reader must know before trusting it: invented texture, sides not known, checks that failed."""
+        """What the reader must know before trusting it: invented texture, sides or sizes not known, failed checks."""
         invented = (GENERATIVE + ".",) if self.generative else ()
         unplaced = (
             () if self.placed else ("Left and right are not known: the file does not say where it was measured.",)
         )
-        return (*invented, *unplaced, *(str(check) for check in self.checks if not check.inside))
+        unsized = any(ASSUMED_MM in step for step in self.volume.history)
+        sizes = (f"Sizes are not known: the file states no spacing, {ASSUMED_MM}.",) if unsized else ()
+        partial = tuple(f"Of the file {step}." for step in self.volume.history if step.startswith(FIRST_OF))
+        return (*invented, *unplaced, *sizes, *partial, *(str(check) for check in self.checks if not check.inside))
 
     def _repr_html_(self) -> str:
         return reconstruction_html(self)

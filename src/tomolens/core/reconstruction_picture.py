@@ -89,8 +89,10 @@ class View:
 
 def panels(made: Reconstruction) -> list[Panel]:
     """Before, after, the classical method's result where there is one, the difference, and the uncertainty."""
+    from tomolens.core.reconstruction import is_invented
+
     columns = [
-        Panel(f"before: {BEFORE[made.job]}", _grey(made.reference.voxels)),
+        Panel(f"before: {BEFORE[made.job]}", _grey(made.reference.voxels), warned=is_invented(made.reference.history)),
         Panel(f"after: {made.run.model}", _grey(made.volume.voxels), warned=made.generative),
     ]
     if made.baseline is not None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tomolens.core.errors import ReadError
 from tomolens.core.grid import Grid
-from tomolens.core.kspace import NO_PLACE, KSpace
+from tomolens.core.kspace import ASSUMED_MM, NO_PLACE, KSpace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,7 @@ def read_bart(path: Path) -> KSpace:
     acquired = np.asarray((data != 0).any(axis=1), np.bool_)
     if not acquired.any(axis=(1, 2)).all():
         raise ReadError(f"{path}: a slice holds nothing but zeros.")
-    note = f"{NO_PLACE}: BART states neither that nor a spacing; 1 mm was taken"
+    note = f"{NO_PLACE}: BART states neither that nor a spacing; {ASSUMED_MM}"
     note += f", rows are {_NAMES[rows]}, columns {_NAMES[columns]}"
     return KSpace(data, acquired, Grid.from_axes(acquired.shape), name=path.stem, history=(note,))
 

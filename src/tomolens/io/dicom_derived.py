@@ -31,7 +31,15 @@ from tomolens.core.errors import OutputError
 from tomolens.core.finding import RESEARCH_USE
 from tomolens.core.reconstruction import GENERATIVE
 from tomolens.io.atomic import whole_file
-from tomolens.io.dicom_sources import Source, contributed_to, equipment_of, read_sources, sources_of, still_true
+from tomolens.io.dicom_sources import (
+    Source,
+    contributed_to,
+    equipment_of,
+    overlap_mm,
+    read_sources,
+    sources_of,
+    still_true,
+)
 from tomolens.io.dicom_stored import Stored, stored_numbers
 from tomolens.io.dicom_uids import named_uid
 
@@ -88,12 +96,15 @@ class Derivation:
         What did it, with its version and the hash of its weights.
     started
         UTC time, ISO 8601; now where empty.
+    neighbours
+        How many slices of the source on each side of a slice it was made from too.
     """
 
     label: str
     code: str
     method: str = ""
     started: str = ""
+    neighbours: int = 0
 
 
 def write_derived_series(volume: Volume, folder: Path | str, derivation: Derivation) -> list[Path]:
@@ -121,7 +132,9 @@ def write_derived_series(volume: Volume, folder: Path | str, derivation: Derivat
     series = _checked(volume)
     stored, sources = stored_numbers(volume), read_sources(series)
     with pydicom.config.disable_value_validation():  # what a source says wrongly is copied, not mended
-        images = _images(volume, stored, sources, _shared(volume, series, stored, sources, derivation))
+        shared = _shared(volume, series, stored, sources, derivation)
+        made_from = sources_of(volume.grid, sources, derivation.neighbours)
+        images = _images(volume, stored, made_from, shared, overlap_mm(sources))
         return [_saved(image, Path(folder) / f"{k:04d}.dcm") for k, image in enumerate(images, start=1)]
 
 
@@ -157,15 +170,18 @@ def _told(steps: Sequence[str], left_out: int) -> str:
     return "\r\n".join([*head, *(" ".join(step.split()) for step in steps)])
 
 
-def _images(volume: Volume, stored: Stored, sources: Sequence[Source], shared: Mapping[str, Any]) -> Iterator[Dataset]:
+def _images(
+    volume: Volume, stored: Stored, made_from: Sequence[Sequence[Source]], shared: Mapping[str, Any], overlap: float
+) -> Iterator[Dataset]:
     grid = volume.grid
-    made_from = [[sources[n] for n in numbers] for numbers in sources_of(grid, sources)]
     unmoved = all(_lies_on(grid, k, nearest.header) for k, (nearest, *_) in enumerate(made_from))
     for k, (nearest, *others) in enumerate(made_from):
         image = still_true(nearest.header)
-        place = _same_place(nearest.header) if unmoved else _new_place(grid, k)
+        place = _same_place(nearest.header) if unmoved else _new_place(grid, k, overlap)
         for keyword, value in {**shared, **place}.items():
             setattr(image, keyword, value)
+        if not grid.is_sheared and "GantryDetectorTilt" in image:
+            del image.GantryDetectorTilt
         image.InstanceNumber = k + 1
         image.SOPInstanceUID = named_uid("derived", image.SeriesInstanceUID, k)
         image.SourceImageSequence = [_reference(s, unmoved) for s in (nearest, *others) if "SOPInstanceUID" in s.header]
@@ -282,17 +298,18 @@ def _same_place(source: Dataset) -> dict[str, Any]:
     return {keyword: source[keyword].value for keyword in _PLACE if keyword in source}
 
 
-def _new_place(grid: Grid, k: int) -> dict[str, Any]:
-    """Where an image lies that no source lies on; it is as thick as it is far from the next."""
+def _new_place(grid: Grid, k: int, overlap: float) -> dict[str, Any]:
+    """Where an image lies that no source lies on; images overlap, or leave gaps, by as many mm as the sources do."""
     row, column = grid.directions[2], grid.directions[1]
+    apart = abs(float(np.cross(row, column) @ grid.affine[:3, 0]))
     return {
         "Rows": grid.shape[1],
         "Columns": grid.shape[2],
         "ImagePositionPatient": [_ds(v) for v in grid.to_mm((k, 0, 0))],
         "ImageOrientationPatient": [_ds(v) for v in (*row, *column)],
         "PixelSpacing": [_ds(v) for v in grid.spacing_mm[1:]],
-        "SliceThickness": _ds(abs(float(np.cross(row, column) @ grid.affine[:3, 0]))),
-        "SpacingBetweenSlices": _ds(abs(float(np.cross(row, column) @ grid.affine[:3, 0]))),
+        "SliceThickness": _ds(apart + overlap if apart + overlap > 0 else apart),
+        "SpacingBetweenSlices": _ds(apart),
     }
 
 

@@ -141,21 +141,41 @@ def equipment_of(header: Dataset) -> Dataset | None:
     return item if "Manufacturer" in item else None
 
 
-def sources_of(grid: Grid, sources: Sequence[Source]) -> list[tuple[int, ...]]:
-    """For each slice of a grid the indices of the sources that it was made from, the nearest first.
+def sources_of(grid: Grid, sources: Sequence[Source], neighbours: int = 0) -> list[list[Source]]:
+    """For each slice of a grid the sources that it was made from, the nearest first.
 
     Where slices lie parallel to the sources these are the sources that a slice lies on or between, or that a thicker
-    slice covers; in any other orientation all of them.
+    slice covers, and so many ``neighbours`` on each side; in any other orientation all of them.
     """
-    orientation = np.array([float(v) for v in sources[0].header.ImageOrientationPatient]).reshape(2, 3)
-    normal = np.cross(*orientation)
+    normal, heights = _heights(sources)
     mine = np.cross(grid.directions[2], grid.directions[1])
     if abs(float(normal @ mine)) < 0.999:
-        return [tuple(range(len(sources)))] * grid.shape[0]
-    heights = np.array([[float(v) for v in s.header.ImagePositionPatient] for s in sources]) @ normal
-    apart = float(np.diff(np.sort(heights)).mean()) if len(heights) > 1 else 0.0
+        return [list(sources)] * grid.shape[0]
+    apart = _apart_mm(heights)
     reach = max(_NEIGHBOUR * apart, 0.5 * abs(float(grid.affine[:3, 0] @ normal)) + 1e-3)
-    return [_near(heights, float(grid.to_mm((k, 0, 0)) @ normal), reach) for k in range(grid.shape[0])]
+    reach = max(reach, (neighbours + 1 - _NEIGHBOUR) * apart)
+    near = (_near(heights, float(grid.to_mm((k, 0, 0)) @ normal), reach) for k in range(grid.shape[0]))
+    return [[sources[n] for n in numbers] for numbers in near]
+
+
+def overlap_mm(sources: Sequence[Source]) -> float:
+    """By how much slices are thicker than they are far apart, negative where they leave gaps; 0 where it is not known.
+
+    The distance is that along their normal, also under a tilted gantry.
+    """
+    apart, thick = _apart_mm(_heights(sources)[1]), sources[0].header.get("SliceThickness")
+    return float(thick) - apart if thick and apart else 0.0
+
+
+def _heights(sources: Sequence[Source]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The normal of the sources, and how far along it each lies, in mm."""
+    orientation = np.array([float(v) for v in sources[0].header.ImageOrientationPatient]).reshape(2, 3)
+    normal = np.cross(*orientation)
+    return normal, np.array([[float(v) for v in s.header.ImagePositionPatient] for s in sources]) @ normal
+
+
+def _apart_mm(heights: NDArray[np.float64]) -> float:
+    return float(np.diff(np.sort(heights)).mean()) if len(heights) > 1 else 0.0
 
 
 def _near(heights: NDArray[np.float64], height: float, reach: float) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from tomolens.core.volume import Unit, Volume
 from tomolens.io.dicom_header import read_slices
 from tomolens.io.dicom_series import series_of
 from tomolens.io.dicom_voxels import voxels_of
+from tomolens.io.padding import with_padding_found
 from tomolens.io.untilt import untilted
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def read_stack(
         _padding(stack),
         (*derived, *history),
     )
-    return with_tilt(volume, tilt)
+    return with_tilt(with_padding_found(volume), tilt)
 
 
 def with_tilt(volume: Volume, tilt: Tilt) -> Volume:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tomolens.core.reconstruction import is_invented
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -41,6 +43,13 @@ class ImageContent:
         Programs keep them when they write other numbers, a mask for instance, under an old header.
         """
         return self.facts if self.facts.get("range") == value_range(self.voxels) else {}
+
+    @property
+    def history(self) -> tuple[str, ...]:
+        """The steps of the trusted facts, and the notes; that a GAN made it stays with whatever numbers are written."""
+        told = self.facts.get("history", ())
+        steps = self.trusted_facts.get("history", [step for step in told if is_invented([step])])
+        return (*steps, *self.notes)
 
 
 def facts_of(volume: Volume) -> dict[str, Any]:

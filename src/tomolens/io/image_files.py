@@ -13,6 +13,7 @@ from tomolens.core.progress import Progress, Step, silent
 from tomolens.core.volume import Unit, Volume
 from tomolens.io.itk_images import read_itk
 from tomolens.io.nifti import read_nifti
+from tomolens.io.padding import with_padding_found
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -48,14 +49,15 @@ def read_image(path: Path, *, modality: str | None = None, progress: Progress = 
     voxels, facts = content.voxels, content.trusted_facts
     if voxels.dtype == np.float32 and not np.isfinite(voxels).all():
         raise ReadError(f"{path}: {np.count_nonzero(~np.isfinite(voxels))} voxels are not finite numbers.")
-    history = (*facts.get("history", ()), *content.notes)
+    history = content.history
     modality = modality or facts.get("modality")
     if modality is None:
         modality, why = _guess(voxels)
         history += (f"taken for {modality}: {path.name} does not say, and {why}",)
     unit = Unit.HU if modality == "CT" else Unit.ARBITRARY
+    padding = facts.get("padding")
     progress(Step("read image", 1, 1))
-    return Volume(voxels, content.grid, unit, modality, None, facts.get("padding"), history)
+    return with_padding_found(Volume(voxels, content.grid, unit, modality, None, padding, history))
 
 
 def _guess(voxels: NDArray[Any]) -> tuple[str, str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tomolens.core.errors import GeometryError, ReadError
 from tomolens.core.grid import Grid
-from tomolens.core.kspace import NO_PLACE, KSpace
+from tomolens.core.kspace import FIRST_OF, NO_PLACE, KSpace
 from tomolens.physics.fourier import to_images, to_kspace
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _imaging(heads: NDArray[Any], path: Path) -> tuple[NDArray[np.intp], tuple[s
     for name in _FIRST_ONLY:
         values = np.unique(heads["idx"][name][belongs])
         if len(values) > 1:
-            notes.append(f"the first of {len(values)} {name}s was read")
+            notes.append(f"{FIRST_OF} {len(values)} {name}s was read")
             belongs &= heads["idx"][name] == values[0]
     if not belongs.any():
         raise ReadError(f"{path}: none of its {len(heads)} acquisitions belongs to an image.")

@@ -19,7 +19,7 @@ import numpy as np
 
 from tomolens.core.errors import GeometryError, OutputError, ReadError, TomolensError
 from tomolens.core.grid import Grid
-from tomolens.core.kspace import NO_PLACE, KSpace
+from tomolens.core.kspace import ASSUMED_MM, NO_PLACE, KSpace
 from tomolens.io.atomic import whole_file
 from tomolens.io.bart_files import is_bart, read_bart
 from tomolens.io.raw_mr_files import is_raw_mr, read_raw_mr
@@ -160,7 +160,10 @@ def _acquired(content: Mapping[str, NDArray[Any]], data: NDArray[np.complex64]) 
     shape = (data.shape[0], *data.shape[2:])
     if "acquired" not in content:
         return np.asarray((data != 0).any(axis=1), np.bool_)
-    return np.ascontiguousarray(np.broadcast_to(content["acquired"].astype(bool), shape))
+    given = content["acquired"]
+    if given.shape not in (shape, shape[1:]):
+        raise ValueError(f"acquired is of shape {given.shape}; {shape} or {shape[1:]} is needed.")
+    return np.ascontiguousarray(np.broadcast_to(given.astype(bool), shape))
 
 
 def _grid(content: Mapping[str, NDArray[Any]], shape: tuple[int, int, int]) -> tuple[Grid, tuple[str, ...]]:
@@ -173,7 +176,7 @@ def _grid(content: Mapping[str, NDArray[Any]], shape: tuple[int, int, int]) -> t
         if not all(np.isfinite(step) and step > 0 for step in (k, j, i)):
             raise ValueError(f"spacing_mm is {k:g}, {j:g}, {i:g}; three distances above 0 are needed.")
         return Grid.from_axes(shape, (k, j, i), frame_of_reference=frame), (_NO_PLACE,)
-    return Grid.from_axes(shape, frame_of_reference=frame), (f"{_NO_PLACE}; its spacing is not known, 1 mm was taken",)
+    return Grid.from_axes(shape, frame_of_reference=frame), (f"{_NO_PLACE}; its spacing is not known, {ASSUMED_MM}",)
 
 
 def _is_npz(path: Path) -> bool:

@@ -2,7 +2,8 @@
 
 A NIfTI-1 header holds its affine in float32, too coarse to give a grid back exactly. So a written file also carries, in
 a header extension of text (code 6), the grid in full precision and what else NIfTI has no place for. The extension
-counts only while it agrees with the header.
+counts only while it agrees with the header. That a GAN made it stands in the header too (descrip), which other programs
+hand on.
 
 What has no known place in the patient is written with qform and sform codes of 0, which says so to any reader; such a
 file is read back where its extension gives the grid.
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from tomolens.core.errors import GeometryError, ReadError
 from tomolens.core.grid import Grid
 from tomolens.core.kspace import NO_PLACE, is_placed
+from tomolens.core.reconstruction import GENERATIVE, is_invented
 from tomolens.io.image_content import ImageContent
 from tomolens.io.rescale import rescaled
 
@@ -64,6 +66,8 @@ def read_nifti(path: Path) -> ImageContent:
     affine = _unplaced(header, facts, path) if unplaced else _exact(_affine(header), facts, voxels.shape)
     grid = Grid(voxels.shape, affine, facts.get("frame_of_reference"))
     content = ImageContent(voxels, grid, facts, _notes(header))
+    if GENERATIVE in str(header["descrip"].item().decode(errors="replace")) and not is_invented(content.history):
+        content = replace(content, notes=(f"{GENERATIVE}: its header says so", *content.notes))
     if unplaced and is_placed(content.trusted_facts.get("history", ())):
         return replace(content, notes=(*content.notes, f"{NO_PLACE}: its sform and qform codes are 0"))
     return content
@@ -143,6 +147,8 @@ def write_nifti(volume: Volume, path: Path, facts: Mapping[str, Any]) -> None:
     ras = _LPS_FROM_RAS @ volume.grid.affine[:, _KJI]
     image = nib.Nifti1Image(volume.voxels.transpose(2, 1, 0), ras if volume.placed else None)
     image.header.set_xyzt_units("mm", "sec")
+    if is_invented(volume.history):
+        image.header["descrip"] = GENERATIVE
     if volume.placed:
         image.set_sform(ras, _SCANNER)
         if volume.grid.is_sheared:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tomolens.core.errors import ReadError, TomolensError
 from tomolens.core.grid import Grid
-from tomolens.core.kspace import NO_PLACE, KSpace
+from tomolens.core.kspace import ASSUMED_MM, NO_PLACE, KSpace
 from tomolens.io.ismrmrd_files import Encoding, read_ismrmrd, without_oversampling
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _fastmri(content: Any, path: Path) -> KSpace:
         spacing = (thickness_mm, readout_mm / stored.shape[_ROWS], phase_mm / data.shape[-1])
         history.append("slice spacing is the slice thickness: fastMRI does not state gaps")
     else:
-        history.append("no header: readout oversampling was kept; spacing is not known, 1 mm was taken")
+        history.append(f"no header: readout oversampling was kept; spacing is not known, {ASSUMED_MM}")
     return KSpace(data, acquired, Grid.from_axes(acquired.shape, spacing), name=path.stem, history=tuple(history))
 
 

@@ -175,7 +175,8 @@ def derivation_of(reconstruction: Reconstruction) -> Derivation:
     run, verb = reconstruction.run, _VERBS[reconstruction.job]
     label = f"{GENERATIVE}; {run.model}" if reconstruction.generative else f"{verb} by {run.model}"
     weights = f", weights {run.weights_sha256[:12]}" if run.weights_sha256 else ""
-    return Derivation(label, _CODES[reconstruction.job], f"{run.model} {run.model_version}{weights}", run.started)
+    seen = 1 if run.weights_sha256 and reconstruction.job is Job.DENOISING else 0
+    return Derivation(label, _CODES[reconstruction.job], f"{run.model} {run.model_version}{weights}", run.started, seen)
 
 
 def _write_dicom(reconstruction: Reconstruction, folder: Path) -> Path:

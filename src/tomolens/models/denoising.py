@@ -22,7 +22,7 @@ from tomolens.models.slice_denoiser import DEEPEST_STRIDE, SLICES
 from tomolens.models.weights import filled
 from tomolens.models.windowed import on_device
 from tomolens.physics import denoise
-from tomolens.physics.axial import as_in, axial_slices, pixel_mm
+from tomolens.physics.axial import as_in, axial_slices
 from tomolens.physics.noise import noise_frequency, noise_level, noise_map
 
 if TYPE_CHECKING:
@@ -236,11 +236,12 @@ class _Slices:
             return ()
         some = np.linspace(0, self.count - 1, min(_MEASURED, self.count)).round().astype(int)
         slices = np.stack([self.around(int(k))[SLICES // 2] for k in some])
+        slice_mm, *pixel = self._volume.canonical().spacing_mm
         measured = {
             "noise_hu": Known("noise", float(np.median([noise_level(image) for image in slices])), "HU"),
             "noise_frequency": Known("noise frequency", noise_frequency(slices), "cycles/pixel"),
-            "pixel_mm": Known("pixel", pixel_mm(self._volume), "mm"),
-            "slice_mm": Known("slice distance", self._volume.canonical().spacing_mm[0], "mm"),
+            "pixel_mm": Known("pixel", max(pixel), "mm"),
+            "slice_mm": Known("slice distance", slice_mm, "mm"),
         }
         return against_ranges(measured, card.ranges)
 

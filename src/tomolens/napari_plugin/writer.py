@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tomolens.core.errors import OutputError, TomolensError
-from tomolens.core.reconstruction import GENERATIVE
+from tomolens.core.reconstruction import is_invented
 from tomolens.napari_plugin import layers, messages
 from tomolens.napari_plugin.reconstruction_layers import saved_volume
 
@@ -33,7 +33,7 @@ def write_volume_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     name = attributes["name"]
     with _as_output_error():
         volume = saved_volume(data, attributes["metadata"], name)
-        if any(GENERATIVE in step for step in volume.history) and not messages.accepts_invented(name):
+        if is_invented(volume.history) and not messages.accepts_invented(name):
             raise OutputError(f"{name} was not saved.")
         return [str(write_volume(volume, path))]
 

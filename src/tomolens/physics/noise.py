@@ -113,6 +113,8 @@ def noise_frequency(slices_hu: NDArray[np.float32]) -> float:
 def _even_blocks(slices: NDArray[np.float32]) -> NDArray[np.float32]:
     """The evenest blocks inside the body, (block, row, column), freed of their mean and slopes."""
     rows, columns = (n // BLOCK for n in slices.shape[1:])
+    if not rows * columns:
+        return np.empty((0, BLOCK, BLOCK), np.float32)
     cut = slices[:, : rows * BLOCK, : columns * BLOCK].reshape(-1, rows, BLOCK, columns, BLOCK)
     blocks = cut.swapaxes(2, 3).reshape(-1, BLOCK, BLOCK)
     blocks = blocks[blocks.min(axis=(1, 2), initial=np.inf) > -1020]

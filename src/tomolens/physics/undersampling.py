@@ -63,7 +63,7 @@ def simulated_kspace(
         f"simulated: {kind} undersampling {acceleration:g}x of a magnitude image, {coils} invented coils, "
         f"invented phase, noise {noise:g}, seed {seed}"
     )
-    name, history = f"simulated k-space of {volume.name}", (step, *volume.history)
+    name, history = f"simulated k-space of {volume.name}", (*volume.history, step)
     return KSpace(data, acquired, volume.grid, name=name, history=history)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from tomolens.core.errors import OptionError
 from tomolens.core.finding import Detection, Finding
 from tomolens.core.progress import Progress, Step, silent
-from tomolens.core.reconstruction import GENERATIVE
+from tomolens.core.reconstruction import is_invented
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +95,6 @@ def detect_nodules(
 
 def _notes(volume: Volume) -> tuple[str, ...]:
     """What a reader of the findings must know of how the voxels were made."""
-    if not any(GENERATIVE in step for step in volume.history):
+    if not is_invented(volume.history):
         return ()
     return (f"{volume.name} was made by a GAN: texture may be invented, and with it what was found or missed.",)

@@ -11,7 +11,7 @@ from scipy import ndimage
 from tomolens.core.errors import ContractError, ModelError, OptionError
 from tomolens.core.kspace import KSpace
 from tomolens.core.progress import Progress, silent
-from tomolens.core.reconstruction import GENERATIVE, Job, Made, Reconstruction, ReconstructOptions
+from tomolens.core.reconstruction import GENERATIVE, Job, Made, Reconstruction, ReconstructOptions, is_invented
 from tomolens.core.volume import Unit, Volume
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def reconstruct(
         other = _checked(baseline.reconstruct(source, plain, progress), baseline.card)
         beside, _ = _blended(source, other, baseline.card, plain)
     run = replace(made.run, options={**made.run.options, **asdict(options)})
-    return Reconstruction(job, volume, reference, run, uncertainty, made.checks, beside, model.card.generative)
+    return Reconstruction(job, volume, reference, run, uncertainty, made.checks, beside, is_invented(volume.history))
 
 
 def _job_of(source: Volume | KSpace, card: ModelCard, options: ReconstructOptions) -> Job:
