@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Method = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 
 STAGE = "denoise"
-HALO_PIXELS = 120
+HALO_PIXELS = 160
 """Tiles overlap by this on each side: as far as a pixel of the answer depends on the image."""
 SMALLEST_TILE = 64
 _WHOLE = 1 << 14
