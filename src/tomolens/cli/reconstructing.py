@@ -56,7 +56,7 @@ def reconstructing(wish: ReconstructWish) -> Task[Reconstruction]:
     Raises
     ------
     ModelError
-        If there is no such model or classical method, it does another job, or needs a package that is not installed.
+        If there is no such model or classical method, or it does another job.
     OptionError
         If the model is a GAN and that was not accepted, or an option does not fit the job.
     """
