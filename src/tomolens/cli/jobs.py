@@ -110,11 +110,11 @@ def find_jobs(root: Path, progress: Progress, *, kspace: bool = False, out: Path
     if root.is_file() and _is_image(root):
         return Found((_image_job(root),), ())
     if kspace and root.is_file() and root.suffix.lower() in KSPACE_SUFFIXES:  # reading it tells what is wrong with it
-        return Found((_kspace_job(root),), ())
+        return Found((_kspace_job(_measurement(root)),), ())
     scan = find_series(root, progress=progress)
     images = [p.path for p in scan.passed_over if _is_image(p.path)]
     measured = [p.path for p in scan.passed_over if kspace and is_kspace(p.path)]
-    whole = [path for path in measured if not (_is_bart(path) and path.suffix.lower() != ".cfl")]
+    whole = dict.fromkeys(map(_measurement, measured))
     jobs = (*map(_series_job, scan), *map(_image_job, images), *map(_kspace_job, whole))
     taken, is_result = {*images, *measured}, _is_result(root, out)
     others = tuple(p for p in scan.passed_over if p.path not in taken and not is_result(p.path))
@@ -126,9 +126,9 @@ def _is_image(path: Path) -> bool:
     return image_suffix(path) in IMAGE_SUFFIXES and not path.name.startswith("._")
 
 
-def _is_bart(path: Path) -> bool:
-    """Whether it is one of BART's two files, either of which may be named."""
-    return path.suffix.lower() in (".cfl", ".hdr") and is_bart(path)
+def _measurement(path: Path) -> Path:
+    """The file that stands for a measurement: of BART's two, either of which may be named, that with the numbers."""
+    return path.with_suffix(".cfl") if path.suffix.lower() == ".hdr" and is_bart(path) else path
 
 
 def _is_result(root: Path, out: Path | None) -> Callable[[Path], bool]:
@@ -161,11 +161,8 @@ def _image_job(path: Path) -> Job:
 
 
 def _kspace_job(path: Path) -> Job:
-    files = {path}
-    if _is_bart(path):
-        path = path.with_suffix(".cfl")
-        files = {path, path.with_suffix(".hdr")}
-    identity = str(path.resolve())
+    identity, header = str(path.resolve()), path.with_suffix(".hdr")
+    files = {path, header} if path.suffix.lower() == ".cfl" and header.is_file() else {path}
     return Job(path, _name(path.stem, identity), _fingerprint(identity, files), kspace=True)
 
 

@@ -152,8 +152,8 @@ def sources_of(grid: Grid, sources: Sequence[Source], neighbours: int = 0) -> li
     if abs(float(normal @ mine)) < 0.999:
         return [list(sources)] * grid.shape[0]
     apart = _apart_mm(heights)
-    reach = max(_NEIGHBOUR * apart, 0.5 * abs(float(grid.affine[:3, 0] @ normal)) + 1e-3)
-    reach = max(reach, (neighbours + 1 - _NEIGHBOUR) * apart)
+    covered = 0.5 * abs(float(grid.affine[:3, 0] @ normal)) + 1e-3
+    reach = max(_NEIGHBOUR * apart, covered, (neighbours + 1 - _NEIGHBOUR) * apart)
     near = (_near(heights, float(grid.to_mm((k, 0, 0)) @ normal), reach) for k in range(grid.shape[0]))
     return [[sources[n] for n in numbers] for numbers in near]
 

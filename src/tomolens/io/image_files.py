@@ -13,14 +13,14 @@ from tomolens.core.progress import Progress, Step, silent
 from tomolens.core.volume import Unit, Volume
 from tomolens.io.itk_images import read_itk
 from tomolens.io.nifti import read_nifti
-from tomolens.io.padding import with_padding_found
+from tomolens.io.padding import LEAST_AIR_HU, with_padding_found
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 _MODALITIES = ("CT", "MR")
 _AIR_HU = -900
-_AIR_OR_LUNG, _GAP, _SOFT_TISSUE = (-1100, -750), (-600, -250), (-200, 200)
+_AIR_OR_LUNG, _GAP, _SOFT_TISSUE = (LEAST_AIR_HU, -750), (-600, -250), (-200, 200)
 """In HU; even small boxes around a nodule, with little lung, have a tenth as much air or lung as gap."""
 _LEAST_TISSUE = 0.001
 

@@ -66,9 +66,9 @@ def read_nifti(path: Path) -> ImageContent:
     affine = _unplaced(header, facts, path) if unplaced else _exact(_affine(header), facts, voxels.shape)
     grid = Grid(voxels.shape, affine, facts.get("frame_of_reference"))
     content = ImageContent(voxels, grid, facts, _notes(header))
-    if GENERATIVE in str(header["descrip"].item().decode(errors="replace")) and not is_invented(content.history):
+    if GENERATIVE.encode() in header["descrip"].item() and not is_invented(content.history):
         content = replace(content, notes=(f"{GENERATIVE}: its header says so", *content.notes))
-    if unplaced and is_placed(content.trusted_facts.get("history", ())):
+    if unplaced and is_placed(content.history):
         return replace(content, notes=(*content.notes, f"{NO_PLACE}: its sform and qform codes are 0"))
     return content
 

@@ -12,7 +12,7 @@ from tomolens.core.volume import Unit
 if TYPE_CHECKING:
     from tomolens.core.volume import Volume
 
-_AIR_HU = -1100
+LEAST_AIR_HU = -1100
 """Noise in air goes lower, in few voxels and to many values."""
 _LEAST_VOXELS, _LEAST_SHARE = 100, 0.001
 
@@ -26,10 +26,10 @@ def with_padding_found(volume: Volume) -> Volume:
     if volume.unit is not Unit.HU or volume.padding is not None:
         return volume
     low = float(volume.voxels.min())
-    if low >= _AIR_HU:
+    if low >= LEAST_AIR_HU:
         return volume
     count = np.count_nonzero(volume.voxels == low)
-    between = np.count_nonzero(volume.voxels < _AIR_HU) - count
+    between = np.count_nonzero(volume.voxels < LEAST_AIR_HU) - count
     if count < max(_LEAST_VOXELS, _LEAST_SHARE * volume.voxels.size) or between > count / 10:
         return volume
     step = f"{low:g} HU, in {count / volume.voxels.size:.1%} of the voxels, was taken for padding: the file names none"
