@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tomolens import Grid, Volume, read_volume
 from tomolens.core.finding import TEXTURES
-from tomolens.core.metrics import Share, auc, expected_calibration_error, size_class
+from tomolens.core.metrics import Share, auc, expected_calibration_error, reliability, size_class
 from tomolens.training.candidates import texture_class
 from tomolens.training.cases import NEAR_WALL_SHARE
 from tomolens.training.nodules import Donor, donor_from_volume, paste, turned
@@ -139,7 +139,10 @@ def malignancy(answers: Sequence[tuple[Rated, Verdict]]) -> None:
     bar = "holds" if whole.value >= BAR_AUC else "MISSED"
     counts = f"{whole.positives} malignant, {whole.negatives} benign"
     print(f"  malignancy AUC {whole.value:.3f} (95 % {whole.low:.3f} to {whole.high:.3f}, DeLong; {counts})")
-    print(f"  bar: AUC at least {BAR_AUC:.2f}: {bar}; ECE of 10 bins {expected_calibration_error(scores, truth):.3f}")
+    print(f"  bar: AUC at least {BAR_AUC:.2f}: {bar}")
+    print(f"  ECE of 10 bins {expected_calibration_error(scores, truth):.3f}, by chance {by_chance(scores):.3f}")
+    for point in reliability(scores, truth, 5):
+        print(f"    shown {point.mean_score:.2f}, malignant {point.share_true:.2f} of {point.count}")
     groups = {
         "size": [size_class(nodule.donor.diameter_mm) for nodule, _ in answers],
         "texture": [nodule.texture for nodule, _ in answers],
@@ -148,6 +151,13 @@ def malignancy(answers: Sequence[tuple[Rated, Verdict]]) -> None:
         for label in dict.fromkeys(sorted(labels)):
             own = np.array(labels) == label
             print(f"    {label:16s} {subgroup(scores[own], truth[own])}")
+
+
+def by_chance(scores: NDArray[np.float64], draws: int = 1000) -> float:
+    """The mean calibration error of as many nodules of which exactly as many are malignant as the scores say."""
+    rng = np.random.default_rng(_SEED)
+    truths = rng.random((draws, len(scores))) < scores
+    return float(np.mean([expected_calibration_error(scores, truth) for truth in truths]))
 
 
 def subgroup(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> str:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 from torch import nn
 
 from tests.models.own_bundles import metadata, write_bundle
+from tomolens.core.card import Calibration
 from tomolens.core.errors import Cancelled, ContractError, ModelError, OutOfMemory
 from tomolens.core.grid import Grid
 from tomolens.core.progress import Step
@@ -79,6 +82,17 @@ def test_places_in_the_patient_are_judged_whatever_the_order_and_spacing_of_the_
     assert second.logit == pytest.approx(-1.0, abs=0.05)
     assert (first.texture, second.texture) == ("solid", "ground glass")
     assert first.malignancy < 0.5 < second.malignancy
+
+
+def test_malignancy_is_shown_as_the_card_calibrates_it(sample_box: Volume) -> None:
+    plain = classifier()
+    card = replace(plain.card, calibration=Calibration(malignancy=0.5, malignancy_offset=-1.0))
+    scaled = NoduleClassifier(card, Brightness(), "", plain.backend)
+    center = sample_box.grid.to_mm(np.array(sample_box.shape) / 2)[None]
+    (before,), (after,) = (model.classify(sample_box, center) for model in (plain, scaled))
+    assert after.malignancy_logit == before.malignancy_logit
+    assert before.malignancy == pytest.approx(expit(before.malignancy_logit))
+    assert after.malignancy == pytest.approx(expit(0.5 * before.malignancy_logit - 1.0))
 
 
 def test_no_place_gives_no_verdict() -> None:

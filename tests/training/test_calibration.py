@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,21 +8,43 @@ import pytest
 from scipy.special import expit
 
 from tests.models.test_classifier import detector_naming, second_stage
+from tests.training.test_cases import donor, lung
 from tomolens.core.card import CalibratedFor, Calibration
 from tomolens.core.errors import ModelError
 from tomolens.core.metrics import expected_calibration_error
+from tomolens.core.volume import Volume
+from tomolens.models.classifier import Verdict
 from tomolens.models.detector import Candidates, load_detector
 from tomolens.models.registry import Bundle
-from tomolens.training.calibration import Judged, calibrate, calibrated_detector, fit
+from tomolens.training.calibration import (
+    LEAST_RATED,
+    Judged,
+    Rated,
+    calibrate,
+    calibrated_detector,
+    fit,
+    judged,
+    unseen,
+)
+from tomolens.training.cases import case_of
+from tomolens.training.sources import TrainingData
 
 TRUE = np.array([0.4, 1.1, -2.0])
+NOBODY = Rated(np.zeros(0), np.zeros(0))
 
 
 def drawn(count: int, seed: int = 0) -> Judged:
     """Candidates whose share of nodules follows a known logistic function of both logits."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 3, (count, 2))
-    return Judged(logits, rng.random(count) < expit(logits @ TRUE[:2] + TRUE[2]), np.ones(count))
+    return Judged(logits, rng.random(count) < expit(logits @ TRUE[:2] + TRUE[2]), np.ones(count), NOBODY)
+
+
+def rated(count: int, seed: int = 0) -> Rated:
+    """Nodules of which the network is twice as sure as it should be, and finds too many malignant."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, count)
+    return Rated(logits, (rng.random(count) < expit(0.5 * logits - 1)).astype(float))
 
 
 def test_the_fit_finds_the_function_that_made_the_truth() -> None:
@@ -42,15 +65,62 @@ def test_a_calibrated_score_is_the_share_of_nodules_on_candidates_it_was_not_fit
 
 def test_rarer_nodules_lower_every_score() -> None:
     seen = drawn(4000)
-    rarer = fit(Judged(seen.logits, seen.is_nodule, np.where(seen.is_nodule, 0.1, 1.0)))
+    rarer = fit(Judged(seen.logits, seen.is_nodule, np.where(seen.is_nodule, 0.1, 1.0), NOBODY))
     assert rarer.offset == pytest.approx(fit(seen).offset + np.log(0.1), abs=0.4)
 
 
 def test_no_stage_is_ever_counted_against_itself() -> None:
     seen = drawn(500)
-    turned = fit(Judged(seen.logits * [1, -1], seen.is_nodule, seen.weights))
+    turned = fit(Judged(seen.logits * [1, -1], seen.is_nodule, seen.weights, NOBODY))
     assert turned.classifier == pytest.approx(0, abs=1e-9)
     assert turned.detector > 0
+
+
+def test_a_calibrated_malignancy_is_the_share_of_malignant_nodules_on_nodules_it_was_not_fitted_to() -> None:
+    scale, strange = fit(replace(drawn(500), rated=rated(2000))), rated(2000, seed=1)
+    shown = expit(scale.malignancy * strange.logits + scale.malignancy_offset)
+    assert expected_calibration_error(shown, strange.malignant > 0.5) < 0.04
+    assert expected_calibration_error(expit(strange.logits), strange.malignant > 0.5) > 0.1
+
+
+def test_too_few_rated_nodules_leave_malignancy_as_it_is() -> None:
+    scale = fit(replace(drawn(500), rated=rated(LEAST_RATED - 1)))
+    assert (scale.malignancy, scale.malignancy_offset) == (1.0, 0.0)
+
+
+def test_scores_are_fitted_on_what_was_kept_out_of_training() -> None:
+    kinds = {"a": "scan", "b": "scan", "c": "phantom"}
+    learned, kept, phantom = (replace(lung(), name=name, kind=kind) for name, kind in kinds.items())
+    mine, theirs = (replace(donor(), name=name) for name in ("mine", "theirs"))
+    held_out = TrainingData((kept,), (theirs,))
+    shown = unseen(TrainingData((learned, phantom), (mine,), held_out))
+    assert [lung.name for lung in shown.backgrounds] == ["b", "c"]
+    assert [donor.name for donor in shown.donors] == ["theirs"]
+    assert unseen(TrainingData((phantom,), (mine,), TrainingData((kept,), ()))).donors == (mine,)
+    alone = TrainingData((learned,), (mine,))
+    assert unseen(alone) is alone
+
+
+def test_a_second_stage_is_asked_for_malignancy_where_rated_nodules_were_put() -> None:
+    grave, unrated = replace(donor(), name="grave", malignancy=0.75), replace(donor(), name="unrated")
+    case = case_of(lung(), [grave, unrated], 0)
+    wanted = [nodule.center_lps_mm for nodule in case.nodules if nodule.donor == "grave"]
+    seen = judged(Marker(), [case], [grave, unrated])
+    assert 0 < len(wanted) < len(case.nodules)
+    np.testing.assert_allclose(seen.rated.logits, [x for x, _, _ in wanted])
+    assert set(seen.rated.malignant) == {0.75}
+
+
+class Marker:
+    """Marks nothing; its second stage answers with where it looks, as malignancy."""
+
+    second_stage = property(lambda self: self)
+
+    def candidates(self, volume: Volume) -> Candidates:
+        return Candidates(np.zeros((0, 3)), np.zeros(0), np.zeros(0), ())
+
+    def classify(self, volume: Volume, centers_lps_mm: list[tuple[float, float, float]]) -> list[Verdict]:
+        return [Verdict(0.5, 0.5, "solid", 0.0, x) for x, _, _ in centers_lps_mm]
 
 
 def test_without_calibration_a_score_is_the_detectors_own() -> None:

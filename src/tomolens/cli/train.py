@@ -16,6 +16,7 @@ from tomolens.core.errors import TomolensError
 from tomolens.core.reconstruction import Job  # noqa: TC001 - typer reads it at run time
 
 if TYPE_CHECKING:
+    from tomolens.core.card import Calibration
     from tomolens.core.progress import Progress, Step
     from tomolens.training.classifier import ClassifierConfig
     from tomolens.training.config import RunConfig
@@ -288,8 +289,10 @@ def calibrate(
 ) -> None:
     """Fit the score that is shown to the share of such findings that are nodules, and write it into the model's card.
 
-    Nodules of DATA are put into its scans and into generated chests, and the model marks them. A score of .8 shall mean
-    that four in five such findings are nodules in scans that hold as many nodules as LUNA16's, 1.3 a scan.
+    Nodules of DATA's split val are put into its scans and into generated chests, and the model marks them; without that
+    split those of train are, of which a model that learned from them is surer than of others. A score of .8 shall mean
+    that four in five such findings are nodules in scans that hold as many nodules as LUNA16's, 1.3 a scan. Of a second
+    stage a malignancy of .8 shall mean that four in five such nodules are malignant, by DATA's diagnoses or ratings.
     """
     from tomolens.training import calibration
     from tomolens.training.sources import load_dataset
@@ -297,10 +300,23 @@ def calibrate(
     seeds = range(FIRST_CALIBRATION_SEED, FIRST_CALIBRATION_SEED + phantoms)
     with refusals(), told() as tell:
         marker = calibration.calibrated_detector(model, detector, device)
-        cases = calibration.cases(load_dataset(data, seeds, tell), a_scan, tell)
-        scale = calibration.calibrate(model, marker, calibration.judged(marker, cases))
+        loaded = load_dataset(data, seeds, tell)
+        shown = calibration.unseen(loaded)
+        seen = calibration.judged(marker, calibration.cases(shown, a_scan, tell), shown.donors)
+        scale = calibration.calibrate(model, marker, seen)
+    if loaded.held_out is None:
+        typer.echo(f"{data} has no split val: nodules that the model may have learned from were taken.", err=True)
     weights = f"{scale.detector:.3f} x detector + {scale.classifier:.3f} x second stage {scale.offset:+.3f}"
     typer.echo(f"{model}: the score is the logistic function of {weights}")
+    if marker.second_stage is not None:
+        typer.echo(_malignancy(scale, len(seen.rated.logits), calibration.LEAST_RATED))
+
+
+def _malignancy(scale: Calibration, rated: int, least: int) -> str:
+    if rated < least:
+        return f"malignancy is left as the network answers: {rated} rated nodules, at least {least} are needed"
+    weights = f"{scale.malignancy:.3f} x the network's answer {scale.malignancy_offset:+.3f}"
+    return f"malignancy is the logistic function of {weights}, by {rated} rated nodules"
 
 
 def configured(

@@ -87,11 +87,16 @@ class Calibration:
     second stage, plus ``offset`` (Platt, 1999), fitted on whole lungs with known nodules so that of all findings with a
     score of .8 four in five are nodules, in scans that hold as many nodules as LUNA16's (1.3 a scan). How far that
     holds on other data is among a model's figures.
+
+    The malignancy that a second stage shows is the logistic function of ``malignancy`` times its logit, plus
+    ``malignancy_offset``, fitted likewise on rated nodules.
     """
 
     detector: float = 1.0
     classifier: float = 0.0
     offset: float = 0.0
+    malignancy: float = 1.0
+    malignancy_offset: float = 0.0
 
 
 @dataclass(frozen=True)

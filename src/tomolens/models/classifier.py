@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import nn
 
 from tomolens.core.errors import OutOfMemory
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from tomolens.core.card import ModelCard
+    from tomolens.core.card import Calibration, ModelCard
     from tomolens.core.volume import Volume
     from tomolens.models.registry import Bundle
 
@@ -48,17 +49,21 @@ class Verdict:
     nodule
         Probability that it is a nodule and not a vessel, a scar or chest wall, for as many of both as in training.
     malignancy
-        Probability, if it is a nodule, that radiologists would call it malignant (LIDC-IDRI's ratings; no histology).
+        Probability, if it is a nodule, that radiologists would call it malignant (LIDC-IDRI's ratings; no histology),
+        calibrated as the card says.
     texture
         One of `tomolens.core.finding.TEXTURES`.
     logit
         ``nodule`` before the logistic function.
+    malignancy_logit
+        What the network answers of malignancy, before calibration.
     """
 
     nodule: float
     malignancy: float
     texture: str
     logit: float
+    malignancy_logit: float
 
 
 class NoduleClassifier:
@@ -107,7 +112,7 @@ class NoduleClassifier:
 
     def look(self, progress: Progress = silent) -> Look:
         """One run over the places of one image, which keeps notes."""
-        return Look(self._network, self.backend, progress)
+        return Look(self._network, self.backend, self.card.calibration, progress)
 
 
 @dataclass
@@ -120,6 +125,8 @@ class Look:
         In evaluation mode, float32, on the CPU.
     backend
         Device and precision; half precision by autocast alone.
+    scale
+        How a malignancy follows from the network's answer.
     progress
         Told before each batch; what it raises ends the run.
     notes
@@ -128,6 +135,7 @@ class Look:
 
     network: nn.Module
     backend: Backend
+    scale: Calibration
     progress: Progress = silent
     notes: list[str] = field(default_factory=list)
     _at_once: int = _AT_ONCE
@@ -142,7 +150,7 @@ class Look:
         for first in range(0, len(kji), self._at_once):
             self.progress(Step(STAGE, first, len(kji)))
             answers = self._answers(network, surroundings(image, kji[first : first + self._at_once]))
-            verdicts += [_verdict(answer) for answer in answers]
+            verdicts += [_verdict(answer, self.scale) for answer in answers]
         return verdicts
 
     def _answers(self, network: nn.Module, patches: torch.Tensor) -> torch.Tensor:
@@ -202,9 +210,10 @@ def calibrated_apart(second: ModelCard, detector: ModelCard, weights_sha256: str
     )
 
 
-def _verdict(answer: torch.Tensor) -> Verdict:
-    nodule, malignancy = answer[:2].sigmoid().tolist()
-    return Verdict(nodule, malignancy, TEXTURES[int(answer[2:].argmax())], float(answer[0]))
+def _verdict(answer: torch.Tensor, scale: Calibration) -> Verdict:
+    nodule, malignancy = answer[:2].tolist()
+    rated = expit(scale.malignancy * malignancy + scale.malignancy_offset)
+    return Verdict(float(expit(nodule)), float(rated), TEXTURES[int(answer[2:].argmax())], nodule, malignancy)
 
 
 def load_classifier(name: str | Path, *, device: str = "auto") -> NoduleClassifier:

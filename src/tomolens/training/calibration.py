@@ -1,10 +1,10 @@
-"""Fit the score that is shown to what it shall mean: the share of such findings that are nodules, among patients."""
+"""Fit what is shown to what it shall mean: of such findings so many are nodules, of such nodules so many malignant."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,31 +21,59 @@ from tomolens.models.detector import NoduleDetector, load_detector
 from tomolens.models.registry import NO_SECOND_STAGE, SECOND_STAGE, Bundle
 from tomolens.training.cases import LEAST_MM, case_of
 from tomolens.training.publish import METADATA
+from tomolens.training.sources import TrainingData
 
 if TYPE_CHECKING:
     from tomolens.training.cases import Case
-    from tomolens.training.sources import TrainingData
+    from tomolens.training.nodules import Donor
 
 NODULES_A_SCAN = 1186 / 888
 """Accepted nodules a scan in LUNA16."""
+LEAST_RATED = 20
+"""Rated nodules from which malignancy is calibrated."""
 _STIFFNESS = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
+class Rated:
+    """What a second stage answers of malignancy at rated nodules (n,), and the probability that each is malignant."""
+
+    logits: NDArray[np.float64]
+    malignant: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class Judged:
-    """Candidates of many cases: logits of both stages (n, 2), whether each is a nodule, and how much each counts."""
+    """Candidates of many cases: logits of both stages (n, 2), whether each is a nodule, and how much each counts.
+
+    ``rated`` are the nodules of these cases of which malignancy is known.
+    """
 
     logits: NDArray[np.float64]
     is_nodule: NDArray[np.bool_]
     weights: NDArray[np.float64]
+    rated: Rated
 
 
-def judged(detector: NoduleDetector, cases: Iterable[Case]) -> Judged:
-    """Let a detector mark cases; a candidate on an ignored place is left out.
+def unseen(data: TrainingData) -> TrainingData:
+    """What is fitted on: the split ``val`` and the phantoms; all, where there is no such split.
+
+    Where ``val`` holds no nodule that can be put elsewhere, those of ``train`` are.
+    """
+    if data.held_out is None:
+        return data
+    phantoms = tuple(lung for lung in data.backgrounds if lung.kind == "phantom")
+    return TrainingData((*data.held_out.backgrounds, *phantoms), data.held_out.donors or data.donors)
+
+
+def judged(detector: NoduleDetector, cases: Iterable[Case], donors: Iterable[Donor]) -> Judged:
+    """Let a detector mark cases that hold nodules of ``donors``; a candidate on an ignored place is left out.
 
     Cases hold more nodules than patients do: a candidate on a nodule counts as many times less.
     """
+    malignancies = {donor.name: donor.malignancy for donor in donors if donor.malignancy is not None}
     logits, hits, nodules, scans = [], [], 0, 0
+    answers, malignant = list[float](), list[float]()
     for case in cases:
         marked = detector.candidates(case.volume)
         hit = np.asarray(case.known.hold(marked.centers_lps_mm).any(axis=1))
@@ -53,10 +81,16 @@ def judged(detector: NoduleDetector, cases: Iterable[Case]) -> Judged:
         logits.append(np.stack([marked.logits, marked.second_logits], axis=1)[counted])
         hits.append(hit[counted])
         nodules, scans = nodules + len(case.known), scans + 1
+        known = [nodule for nodule in case.nodules if nodule.donor in malignancies]
+        if detector.second_stage is not None:
+            verdicts = detector.second_stage.classify(case.volume, [nodule.center_lps_mm for nodule in known])
+            answers += [verdict.malignancy_logit for verdict in verdicts]
+            malignant += [malignancies[nodule.donor] for nodule in known]
     if not nodules:
         raise OptionError(f"{scans} cases without any nodule cannot calibrate a score.")
     is_nodule = np.concatenate(hits)
-    return Judged(np.concatenate(logits), is_nodule, weights_of(is_nodule, nodules, scans))
+    rated = Rated(np.array(answers), np.array(malignant))
+    return Judged(np.concatenate(logits), is_nodule, weights_of(is_nodule, nodules, scans), rated)
 
 
 def weights_of(is_nodule: NDArray[np.bool_], nodules: int, scans: int) -> NDArray[np.float64]:
@@ -67,24 +101,33 @@ def weights_of(is_nodule: NDArray[np.bool_], nodules: int, scans: int) -> NDArra
 def fit(seen: Judged, *, second_stage: bool = True) -> Calibration:
     """Platt's scaling of both logits (of the detector's alone without a second stage), by weighted maximum likelihood.
 
-    Neither logit is given a negative weight.
+    Neither logit is given a negative weight. Of fewer than `LEAST_RATED` rated nodules malignancy is left as it is.
     """
     columns = seen.logits if second_stage else seen.logits[:, :1]
-    truth = seen.is_nodule.astype(float)
+    *slopes, offset = _platt(columns, seen.is_nodule.astype(float), seen.weights)
+    scale = Calibration(slopes[0], slopes[1] if second_stage else 0.0, offset)
+    rated = seen.rated
+    if len(rated.logits) < LEAST_RATED:
+        return scale
+    slope, offset = _platt(rated.logits[:, None], rated.malignant, np.ones(len(rated.logits)))
+    return replace(scale, malignancy=slope, malignancy_offset=offset)
+
+
+def _platt(columns: NDArray[np.float64], truth: NDArray[np.float64], weights: NDArray[np.float64]) -> list[float]:
+    """A slope of at least 0 for each of the columns (n, m), and an offset."""
 
     def cost(values: NDArray[np.float64]) -> float:
         margin = columns @ values[:-1] + values[-1]
         likelihood = np.logaddexp(0, margin) - truth * margin
-        return float((seen.weights * likelihood).sum() + _STIFFNESS * (values**2).sum())
+        return float((weights * likelihood).sum() + _STIFFNESS * (values**2).sum())
 
     def slope(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        error = seen.weights * (expit(columns @ values[:-1] + values[-1]) - truth)
+        error = weights * (expit(columns @ values[:-1] + values[-1]) - truth)
         return np.append(columns.T @ error, error.sum()) + 2 * _STIFFNESS * values
 
     bounds: Sequence[tuple[float | None, float | None]] = [(0, None)] * columns.shape[1] + [(None, None)]
     best = minimize(cost, np.append(np.full(columns.shape[1], 0.5), 0.0), jac=slope, bounds=bounds).x
-    classifier = float(best[1]) if second_stage else 0.0
-    return Calibration(float(best[0]), classifier, float(best[-1]))
+    return [float(value) for value in best]
 
 
 def cases(data: TrainingData, a_scan: int = 3, progress: Progress = silent) -> Iterator[Case]:
