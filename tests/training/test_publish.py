@@ -12,7 +12,7 @@ import torch
 
 from tests.training.lessons import TINY
 from tests.training.test_detector import SMALL
-from tomolens.core.errors import OptionError
+from tomolens.core.errors import ModelError, OptionError
 from tomolens.core.metrics import reliability
 from tomolens.core.reconstruction import Job
 from tomolens.models.classifier import load_classifier
@@ -159,6 +159,7 @@ def test_a_licence_of_ones_own_is_taken_from_beside_the_card(tmp_path: Path) -> 
         (json.dumps({**SAID, "default_min_score": "high"}), "'high' is not of the kind"),
         (json.dumps({**SAID, "task": "drawing"}), "task is 'drawing'; accepted are detection"),
         (json.dumps({**SAID, "default_min_score": None}), "default_min_score is needed of a detector"),
+        (json.dumps({**SAID, "default_min_score": 7}), "default_min_score is a number from 0 to 1, not 7"),
         (json.dumps({**SAID, "task": "ct-denoising"}), "input is needed for ct-denoising: modality"),
         (json.dumps({**SAID, "licence_file": "absent"}), "absent, but there is no such file"),
     ],
@@ -167,6 +168,28 @@ def test_a_card_that_cannot_be_meant_is_refused(tmp_path: Path, content: str, wr
     (tmp_path / "card.json").write_text(content)
     with pytest.raises(OptionError, match=wrong):
         Publication.read(tmp_path / "card.json")
+
+
+def test_a_threshold_of_nothing_is_published_as_one(tmp_path: Path) -> None:
+    run_in(tmp_path / "run")
+    publish(tmp_path / "run", said(default_min_score=0.0), tmp_path / "bundle")
+    assert load_detector(tmp_path / "bundle", device="cpu").card.default_min_score == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"input": {"modality": "CT", "unit": "HU"}}, "The card of tiny .*max_spacing_mm"),
+        ({"settings": {"channels": [8, 8, 8, 16]}}, "weights of this network"),
+    ],
+)
+def test_what_would_not_load_replaces_no_model(tmp_path: Path, changes: dict[str, Any], wrong: str) -> None:
+    run_in(tmp_path / "run")
+    publish(tmp_path / "run", said(), tmp_path / "bundle")
+    with pytest.raises(ModelError, match=wrong):
+        publish(tmp_path / "run", said(version="0.0.2", **changes), tmp_path / "bundle")
+    assert load_detector(tmp_path / "bundle", device="cpu").card.version == "0.0.1"
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["bundle", "run"]
 
 
 def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from tomolens.core.card import ModelCard
 from tomolens.core.errors import OptionError
 from tomolens.core.reconstruction import Job
 from tomolens.io.atomic import whole_folder
 from tomolens.models.monai_config import HOW_TO_RUN, INFERENCE, inference_config, network_data_format
 from tomolens.models.registry import SECOND_STAGE, Bundle
+from tomolens.models.weights import filled
 from tomolens.training.classifier import ClassifierConfig
 from tomolens.training.config import RunConfig, record_of
 from tomolens.training.curves import draw_log
@@ -97,7 +99,7 @@ class Publication:
     Raises
     ------
     OptionError
-        If the task is unknown, or something that it needs is not said.
+        If the task is unknown, something that it needs is not said, or the threshold is not from 0 to 1.
     """
 
     name: str
@@ -127,6 +129,8 @@ class Publication:
             raise OptionError(f"task is {self.task!r}; accepted are {', '.join(TASKS)}.")
         if self.task == "detection" and self.default_min_score is None:
             raise OptionError("default_min_score is needed of a detector: the threshold where none is asked for.")
+        if self.default_min_score is not None and not 0 <= self.default_min_score <= 1:
+            raise OptionError(f"default_min_score is a number from 0 to 1, not {self.default_min_score}.")
         if not (self.input or TASKS[self.task].input):
             raise OptionError(f"input is needed for {self.task}: modality, unit, max_spacing_mm, min_extent_mm.")
         for name in _FILES:
@@ -155,16 +159,21 @@ class Publication:
 def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
     """Write the averaged weights of a run and its card as a model folder; an older one there is replaced as a whole.
 
+    What would not load replaces nothing.
+
     Raises
     ------
     OptionError
         If ``run`` holds no checkpoint, or ``folder`` holds something that is no model folder.
+    ModelError
+        If a value of the publication cannot stand in a card, or its ``settings`` are not those of the run's network.
     """
     if folder.exists() and not (folder / METADATA).is_file() and any(folder.iterdir()):
         raise OptionError(f"{folder} holds something else than a model; choose a new folder or one to be replaced.")
     state = load_checkpoint(run)
     config = TASKS[publication.task].config.from_json((run / CONFIG).read_text(encoding="utf-8"), str(run / CONFIG))
     metadata = _metadata(publication, config, int(state["round"]), _changes(folder))
+    card = ModelCard.from_metadata(metadata, f"The card of {publication.name}")
     with whole_folder(folder) as temporary:
         for part in ("configs", "models", "docs"):
             (temporary / part).mkdir()
@@ -178,7 +187,8 @@ def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
         if publication.reliability:
             copyfile(publication.reliability, temporary / "docs" / RELIABILITY)
         _write(temporary / "docs" / "README.md", _card(publication, config, plotted))
-    return Bundle.open(folder)
+        filled(Bundle(temporary, card))
+    return Bundle(folder, card)
 
 
 def _licence(publication: Publication) -> str:
@@ -240,8 +250,8 @@ def _metadata(publication: Publication, config: RunConfig, rounds: int, before: 
 
 def _ours(publication: Publication, config: RunConfig, rounds: int) -> dict[str, Any]:
     training = {"seed": config.seed, "rounds": rounds, "patches": rounds * config.steps * config.batch}
+    threshold = publication.default_min_score
     further = {
-        "default_min_score": publication.default_min_score,
         "second_stage": publication.second_stage,
         "calibration": dict(publication.calibration),
         "calibrated_for": dict(publication.calibrated_for),
@@ -258,6 +268,7 @@ def _ours(publication: Publication, config: RunConfig, rounds: int) -> dict[str,
         "settings": {**config.settings, **publication.settings},
         "training": {**training, **({"start_from": config.start_from} if config.start_from else {})},
         "figures": dict(publication.figures),
+        **({} if threshold is None else {"default_min_score": threshold}),
         **{name: value for name, value in further.items() if value},
     }
 
