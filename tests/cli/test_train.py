@@ -118,7 +118,7 @@ def test_a_log_is_drawn_again_and_an_absent_one_is_said(tmp_path: Path) -> None:
 def test_publishing_a_folder_without_a_run_says_what_is_missing(tmp_path: Path) -> None:
     card = tmp_path / "card.json"
     card.write_text(
-        '{"name": "a", "version": "1", "summary": "", "intended_use": "", "trained_on": "", "licence": "",'
-        ' "default_min_score": 0.5, "figures": {}}'
+        '{"name": "a", "version": "1", "summary": "", "intended_use": "", "trained_on": "", "licence": "Apache-2.0",'
+        ' "authors": "", "default_min_score": 0.5, "figures": {}}'
     )
     assert "checkpoint.pt" in refused("publish", tmp_path / "run", card, "-o", tmp_path / "model")

@@ -32,7 +32,7 @@ from tomolens.training.team import Team
 
 SAID: dict[str, Any] = {
     "name": "tiny", "version": "0.0.1", "summary": "A test.", "intended_use": "None.", "trained_on": "Noise.",
-    "licence": "Apache-2.0", "default_min_score": 0.4, "figures": {"speed": "none"},
+    "licence": "Apache-2.0", "authors": "A clinic", "default_min_score": 0.4, "figures": {"speed": "none"},
 }  # fmt: skip
 
 
@@ -40,6 +40,7 @@ def said(**changes: Any) -> Publication:
     return Publication(**{**SAID, **changes})
 
 
+MEASURED = "Printed by `benchmarks/reconstruction.py`, on data that was not trained on."
 DENOISER: dict[str, Any] = {
     "task": "ct-denoising", "ranges": {"noise_hu": [5, 80]}, "default_min_score": None,
     "input": {"modality": "CT", "unit": "HU", "max_spacing_mm": 5.0, "min_extent_mm": 0.5},
@@ -86,13 +87,13 @@ def test_a_second_stage_is_published_with_its_task_and_calibration(tmp_path: Pat
 @pytest.mark.parametrize("job", Job)
 def test_a_reconstruction_is_published_with_its_ranges_and_what_was_fitted_later(tmp_path: Path, job: Job) -> None:
     run_in(tmp_path / "run", TINY)
-    card = said(**{**DENOISER, "task": str(job)}, settings={"dropout": 0.25}, generative=True)
+    card = said(**{**DENOISER, "task": str(job)}, settings={"dropout": 0.25}, generative=True, figures_from=MEASURED)
     bundle = publish(tmp_path / "run", card, tmp_path / "bundle")
     read = Bundle.open(bundle.folder).card
     assert (read.task, read.ranges, read.generative) == (job, {"noise_hu": (5, 80)}, True)
     assert read.settings == {**TINY.settings, "dropout": 0.25}
     assert read.input.min_extent_mm == 0.5
-    assert "`benchmarks/reconstruction.py`" in (tmp_path / "bundle" / "docs" / "README.md").read_text()
+    assert MEASURED in (tmp_path / "bundle" / "docs" / "README.md").read_text()
     assert "default_min_score" not in json.loads((tmp_path / "bundle" / "configs" / "metadata.json").read_text())
 
 
@@ -146,15 +147,29 @@ def test_a_new_version_keeps_what_the_old_one_said_of_itself(tmp_path: Path) -> 
 def test_a_licence_of_ones_own_is_taken_from_beside_the_card(tmp_path: Path) -> None:
     run_in(tmp_path / "run")
     (tmp_path / "MINE").write_text("All yours.")
-    (tmp_path / "card.json").write_text(json.dumps({**SAID, "licence_file": "MINE", "authors": "A clinic"}))
+    (tmp_path / "card.json").write_text(json.dumps({**SAID, "licence": "CC BY-NC 4.0", "licence_file": "MINE"}))
     bundle = publish(tmp_path / "run", Publication.read(tmp_path / "card.json"), tmp_path / "bundle")
     assert (bundle.folder / "LICENSE").read_text() == "All yours."
+
+
+def test_a_card_says_nothing_that_its_author_did_not_say(tmp_path: Path) -> None:
+    run_in(tmp_path / "run")
+    folder = publish(tmp_path / "run", said(), tmp_path / "bundle").folder
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    assert (metadata["authors"], metadata["copyright"]) == ("A clinic", "A clinic")
+    assert "Apache License" in (folder / "LICENSE").read_text()
+    page = (folder / "docs" / "README.md").read_text()
+    assert "As the authors gave them; it is not said what measured them." in page
+    assert "benchmarks/" not in page
+    assert "not trained on" not in page
 
 
 @pytest.mark.parametrize(
     ("content", "wrong"),
     [
         ('{"name": "tiny"}', "default_min_score"),
+        (json.dumps({name: value for name, value in SAID.items() if name != "authors"}), "'authors'"),
+        (json.dumps({**SAID, "licence": "CC BY-NC 4.0"}), "licence is 'CC BY-NC 4.0': licence_file is needed"),
         (json.dumps({**SAID, "nickname": "t"}), "unknown key 'nickname'; accepted are name, version"),
         (json.dumps({**SAID, "default_min_score": "high"}), "'high' is not of the kind"),
         (json.dumps({**SAID, "task": "drawing"}), "task is 'drawing'; accepted are detection"),

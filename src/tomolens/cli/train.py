@@ -255,14 +255,15 @@ def publish(
         Path,
         typer.Argument(
             exists=True,
-            help="JSON with name, version, summary, intended_use, trained_on, licence, figures, task, ...",
+            help="JSON with name, version, summary, intended_use, trained_on, licence, authors, figures, task, ...",
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Model folder to write; an older one there is replaced.")],
 ) -> None:
     """Write a run's weights and card as a model folder that `--model FOLDER` takes.
 
-    A detector's card also says its default_min_score; that of a reconstruction its input and ranges.
+    A detector's card also says its default_min_score; that of a reconstruction its input and ranges. A licence other
+    than Apache-2.0 comes with its text, licence_file; figures_from says what measured the figures, on which data.
     """
     from tomolens.training.publish import Publication
     from tomolens.training.publish import publish as write

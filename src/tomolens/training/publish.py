@@ -30,6 +30,8 @@ from tomolens.training.runs import CONFIG, LOG, PLOT, load_checkpoint, read_log
 METADATA = Path("configs", "metadata.json")
 AVERAGED = "module."
 RELIABILITY = "reliability.png"
+OWN_LICENCE = "Apache-2.0"
+"""Tomolens's own, whose text is at hand."""
 _FILES = ("reliability", "licence_file")
 _LARGEST_PLOT = 150_000
 _CHEST = {"modality": "CT", "unit": "HU", "max_spacing_mm": 5.0, "min_extent_mm": 32.0}
@@ -47,21 +49,16 @@ class Task:
         What MONAI's card calls the task.
     input
         What its models take where a publication does not say it; empty where it must.
-    benchmark
-        The script that measures it.
     """
 
     config: type[RunConfig]
     title: str
     input: Mapping[str, Any] = field(default_factory=dict)
-    benchmark: str = "benchmarks/reconstruction.py"
 
 
 TASKS: Mapping[str, Task] = {
-    "detection": Task(TrainConfig, "Lung nodule detection in chest CT", _CHEST, "benchmarks/detection.py"),
-    SECOND_STAGE: Task(
-        ClassifierConfig, "Second look at suspected lung nodules in chest CT", _CHEST, "benchmarks/detection.py"
-    ),
+    "detection": Task(TrainConfig, "Lung nodule detection in chest CT", _CHEST),
+    SECOND_STAGE: Task(ClassifierConfig, "Second look at suspected lung nodules in chest CT", _CHEST),
     Job.DENOISING: Task(ReconstructionConfig, "Denoising of low-dose CT"),
     Job.MRI: Task(ReconstructionConfig, "MR images from undersampled k-space"),
     Job.SUPER_RESOLUTION: Task(ReconstructionConfig, "Thin slices from thick ones"),
@@ -74,8 +71,14 @@ class Publication:
 
     Parameters
     ----------
+    licence
+        Where it does not begin with the word ``Apache-2.0``, ``licence_file`` holds its text.
+    authors
+        Whose model it is; they hold the copyright.
     figures
-        Measured figures by name, as printed by the task's benchmark.
+        Measured figures by name.
+    figures_from
+        A sentence that says what measured them, on which data; where empty the card says that it is not said.
     task
         One of `TASKS`.
     default_min_score
@@ -88,13 +91,11 @@ class Publication:
         Further arguments of the network, above those of the run: what was fitted after the training.
     second_stage, calibration, calibrated_for, ranges, generative, experimental
         As of `tomolens.core.card.ModelCard`; left out where empty. A run with an adversary is generative, said or not.
-    authors
-        Whose model it is.
     reliability
         Picture of the calibration on held-out data, as ``benchmarks/detection.py`` draws it; a path from where the
         publication lies; none where empty.
     licence_file
-        Text of the licence, a path from where the publication lies; Tomolens's own licence where empty.
+        Text of the licence, a path from where the publication lies; where empty that of Apache-2.0.
 
     Raises
     ------
@@ -108,7 +109,9 @@ class Publication:
     intended_use: str
     trained_on: str
     licence: str
+    authors: str
     figures: Mapping[str, Any]
+    figures_from: str = ""
     task: str = "detection"
     default_min_score: float | None = None
     changes: str = "first version"
@@ -120,7 +123,6 @@ class Publication:
     ranges: Mapping[str, Any] = field(default_factory=dict)
     generative: bool = False
     experimental: bool = False
-    authors: str = "The Tomolens developers"
     reliability: str = ""
     licence_file: str = ""
 
@@ -133,6 +135,10 @@ class Publication:
             raise OptionError(f"default_min_score is a number from 0 to 1, not {self.default_min_score}.")
         if not (self.input or TASKS[self.task].input):
             raise OptionError(f"input is needed for {self.task}: modality, unit, max_spacing_mm, min_extent_mm.")
+        if not self.licence_file and self.licence.split()[:1] != [OWN_LICENCE]:
+            raise OptionError(
+                f"licence is {self.licence!r}: licence_file is needed, its text; {OWN_LICENCE} needs none."
+            )
         for name in _FILES:
             if getattr(self, name) and not Path(getattr(self, name)).is_file():
                 raise OptionError(f"{name} is {getattr(self, name)}, but there is no such file.")
@@ -192,7 +198,7 @@ def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
 
 
 def _licence(publication: Publication) -> str:
-    """The text that was given, or that of Tomolens's own licence, under which its weights are published."""
+    """The text that was given, or that of Tomolens's own licence, which the publication names."""
     if publication.licence_file:
         return Path(publication.licence_file).read_text(encoding="utf-8")
     return distribution("tomolens").read_text("licenses/LICENSE") or ""
@@ -280,6 +286,7 @@ def _card(publication: Publication, config: RunConfig, plotted: bool) -> str:
     trust = (
         f"\n![Share of findings that are nodules, by their score]({RELIABILITY})\n" if publication.reliability else ""
     )
+    origin = publication.figures_from or "As the authors gave them; it is not said what measured them."
     how = f"\n{HOW_TO_RUN}" if publication.task == "detection" else ""
     return (
         f"# {publication.name} {publication.version}\n\n{publication.summary}\n\n"
@@ -287,6 +294,6 @@ def _card(publication: Publication, config: RunConfig, plotted: bool) -> str:
         f"**Trained on.** {publication.trained_on}{start} Seed {config.seed}; the whole configuration is in"
         " `configs/train.json`, the loss by round in `docs/log.csv`.\n\n"
         f"**Licence.** {publication.licence}\n\n"
-        f"## Figures\n\nPrinted by `{TASKS[publication.task].benchmark}`, on data that was not trained on.\n\n"
+        f"## Figures\n\n{origin}\n\n"
         f"| measure | value |\n|---|---|\n{figures}\n{trust}{plot}{how}"
     )
