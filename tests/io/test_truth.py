@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tomolens.core.errors import ReadError
+from tomolens.core.evaluation import evaluate
 from tomolens.core.finding import Detection, Finding
 from tomolens.core.grid import Grid
 from tomolens.core.run import Run
@@ -107,8 +108,12 @@ def test_a_table_of_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path: Path)
 @pytest.mark.parametrize(
     ("table", "text", "said"),
     [
-        ("marks", MARKS + "1.2,1,2,3,0.1\n", "marks.csv, line 5: the same mark of this scan stands in line 2"),
         ("annotations", ANNOTATIONS + "1.3,-5,0,0,12\n", "annotations.csv, line 5: the same nodule stands in line 4"),
+        (
+            "annotations",
+            ANNOTATIONS + "1.3,-5.0,0.00,0,12\n",
+            "annotations.csv, line 5: the same nodule stands in line 4",
+        ),
         ("series", "1.2\n1.3\n1.2\n", "seriesuids.csv, line 3: the same series stands in line 1"),
         ("annotations", ANNOTATIONS + "1.3,1,0,0,-1\n", "line 5: diameter_mm is -1, not above 0"),
         ("excluded", EXCLUDED + "1.3,1,0,0,0\n", "line 4: diameter_mm is 0, not above 0"),
@@ -120,6 +125,15 @@ def test_a_table_of_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path: Path)
 def test_a_row_that_cannot_be_right_is_named_by_its_line(tmp_path: Path, table: str, text: str, said: str) -> None:
     with pytest.raises(ReadError, match=said):
         luna16(tmp_path, **{table: text})
+
+
+def test_the_same_mark_twice_counts_as_in_luna16_s_script_and_is_said(tmp_path: Path) -> None:
+    joined = luna16(tmp_path, MARKS + "1.2,1,2,3.0,0.9\n1.3,100,0,0,0.25\n")
+    assert [len(scan.scores) for scan in joined.scans] == [3, 2, 0]
+    assert joined.notes[-1].startswith("2 marks stand where another mark of their scan does")
+    marks = evaluate(joined.scans).marks()
+    assert (marks["hits"], marks["doubles"], marks["false_positives"]) == (1, 1, 2)
+    assert "stand where" not in "".join(luna16(tmp_path).notes)
 
 
 def test_the_same_excluded_finding_twice_does_no_harm(tmp_path: Path) -> None:
@@ -189,6 +203,27 @@ def test_a_scan_may_be_named_by_its_source(tmp_path: Path) -> None:
     assert (joined.scans[0].name, len(joined.scans[0].scores)) == ("scan.nii.gz", 1)
 
 
+@pytest.mark.parametrize(
+    "rows", ["1.9,b.nii.gz,1,2,3,5\n,b.nii.gz,4,5,60,7\n", ",b.nii.gz,4,5,60,7\n1.9,b.nii.gz,1,2,3,5\n"]
+)
+@pytest.mark.parametrize("source", ["a.nii.gz", "b.nii.gz"])
+def test_a_scan_that_rows_name_in_two_ways_counts_once(tmp_path: Path, rows: str, source: str) -> None:
+    result(tmp_path / "results/a", "", Finding((1, 2, 3), 5.0, 0.9), source=source)
+    joined = own(tmp_path, "series_uid,source,x_mm,y_mm,z_mm,diameter_mm\n,a.nii.gz,1,2,3,8\n" + rows)
+    assert sorted(len(scan.nodules) for scan in joined.scans) == [1, 2]
+    assert sum(len(scan.scores) for scan in joined.scans) == 1
+
+
+def test_a_source_that_several_series_share_names_none_of_them(tmp_path: Path) -> None:
+    truth = "series_uid,source,x_mm,y_mm,z_mm,diameter_mm\n1.2,Thorax,1,2,3,8\n1.3,Thorax,1,2,3,8\n"
+    result(tmp_path / "results/a", "1.2", source="Thorax")
+    assert [scan.name for scan in own(tmp_path, truth).scans] == ["1.2", "1.3"]
+    with pytest.raises(
+        ReadError, match=r"truth\.csv, line 4: Thorax names 2 series, e\.g\. 1\.2 and 1\.3; give series_uid"
+    ):
+        own(tmp_path, truth + ",Thorax,4,5,6,8\n")
+
+
 def test_a_source_that_names_two_results_is_refused(tmp_path: Path) -> None:
     result(tmp_path / "results/a", "1.2", source="Thorax")
     result(tmp_path / "results/b", "1.3", source="Thorax")
@@ -235,3 +270,9 @@ def test_a_csv_of_marks_is_read_too(tmp_path: Path) -> None:
     joined = own_scans(marks, write(tmp_path, "truth.csv", TRUTH))
     assert joined.scans[0].scores.tolist() == [0.5, 0.4]
     assert joined.min_score is None
+
+
+def test_a_csv_of_marks_may_name_a_scan_in_two_ways(tmp_path: Path) -> None:
+    marks = write(tmp_path, "marks.csv", "source,series_uid,x_mm,y_mm,z_mm,score\na,1.2,1,2,3,0.5\na,,4,5,6,0.4\n")
+    for truth in (TRUTH, "source,x_mm,y_mm,z_mm,diameter_mm\na,1,2,3,8\n"):
+        assert own_scans(marks, write(tmp_path, "truth.csv", truth)).scans[0].scores.tolist() == [0.5, 0.4]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tomolens.core.errors import ReadError
-from tomolens.io.csv_rows import CsvRow, CsvTable, Point, read_csv, refuse_doubles
+from tomolens.io.csv_rows import CsvRow, CsvTable, Point, read_csv
 from tomolens.io.tables import CSV_NAME, JSON_NAME, read_detection
 
 OUR_COLUMNS = ("x_mm", "y_mm", "z_mm", "score")
@@ -54,7 +55,7 @@ def read_luna16_marks(path: Path) -> list[ScanMarks]:
     Raises
     ------
     ReadError
-        If it is neither, a value is no finite number, a mark stands there twice, or a result names no series.
+        If it is neither, a value is no finite number, or a result names no series.
     """
     if not path.is_dir():
         table = read_csv(path, ("seriesuid", *LUNA16_COLUMNS))
@@ -72,7 +73,7 @@ def read_marks(path: Path) -> list[ScanMarks]:
     Raises
     ------
     ReadError
-        If it is neither, a value is no finite number, a mark stands there twice, or a scan has two results.
+        If it is neither, a value is no finite number, a source alone names several series, or a scan has two results.
     """
     if path.suffix.lower() != ".csv":
         return read_results(path)
@@ -81,36 +82,50 @@ def read_marks(path: Path) -> list[ScanMarks]:
 
 
 def keys_of(table: CsvTable) -> list[tuple[str, str]]:
-    """The (series_uid, source) of each row; a source is not asked for where there is a series_uid.
+    """The (series_uid, source) of each row, either by itself completed from the rows of the same scan that have both.
+
+    A source that several series share, e.g. their description, is empty beside their series_uid: it names none of them.
 
     Raises
     ------
     ReadError
-        If the table has neither column, or a row nothing in both.
+        If the table has neither column, a row nothing in both, or alone a source that several series share.
     """
     if not set(KEYS) & set(table.columns):
         raise ReadError(
             f"{table.path} has neither of the columns {' and '.join(KEYS)}: nothing says which scan a row belongs to. "
             f"Its first line has {', '.join(table.columns)}."
         )
-    return [_key(row) for row in table.rows]
+    series: dict[str, list[str]] = defaultdict(list)
+    for row in table.rows:
+        uid, source = _said(row)
+        if uid and source and uid not in series[source]:
+            series[source].append(uid)
+    sources = {uids[0]: source for source, uids in reversed(series.items()) if len(uids) == 1}
+    return [_key(row, series, sources) for row in table.rows]
 
 
-def _key(row: CsvRow) -> tuple[str, str]:
-    if row.is_empty(KEYS):
+def _said(row: CsvRow) -> tuple[str, str]:
+    uid, source = (row.values.get(key, "") for key in KEYS)
+    return uid, source
+
+
+def _key(row: CsvRow, series: Mapping[str, Sequence[str]], sources: Mapping[str, str]) -> tuple[str, str]:
+    uid, source = _said(row)
+    if not (uid or source):
         raise ReadError(f"{row.where}: neither series_uid nor source says which scan the row belongs to.")
-    uid = row.values.get("series_uid", "")
-    return uid, "" if uid else row.values.get("source", "")
+    uids = [uid] if uid else series.get(source, [])
+    if len(uids) > 1:
+        raise ReadError(
+            f"{row.where}: {source} names {len(uids)} series, e.g. {' and '.join(uids[:2])}; give series_uid."
+        )
+    return (uids[0], sources.get(uids[0], "")) if uids else ("", source)
 
 
 def _of_table(table: CsvTable, keys: Sequence[tuple[str, str]], columns: Sequence[str]) -> list[ScanMarks]:
-    places = [row.point(columns[:3]) for row in table.rows]
-    refuse_doubles(
-        [((*key, *place), row) for key, place, row in zip(keys, places, table.rows, strict=True)], "mark of this scan"
-    )
     scans: dict[tuple[str, str], list[tuple[Point, float]]] = {}
-    for key, place, row in zip(keys, places, table.rows, strict=True):
-        scans.setdefault(key, []).append((place, row.number(columns[3])))
+    for key, row in zip(keys, table.rows, strict=True):
+        scans.setdefault(key, []).append((row.point(columns[:3]), row.number(columns[3])))
     return [
         _scan(*key, [place for place, _ in marks], [score for _, score in marks], None, table.path)
         for key, marks in scans.items()

@@ -73,6 +73,7 @@ def _luna16_notes(
         (not series, "no list of scans was given: a scan without any annotation is not counted"),
         (beyond, f"{sum(len(nodules[n]) for n in beyond)} nodules are in {len(beyond)} scans not listed: left out"),
         (unmarked, f"{len(unmarked)} scans have no mark; they count as read"),
+        _repeated(scans),
     )
     return tuple(note for said, note in notes if said)
 
@@ -83,7 +84,8 @@ def _annotations(path: Path, *, excluded: bool) -> dict[str, Spheres]:
     for row in table.rows:
         rows[row.text("seriesuid")].append((row.point(ANNOTATION_COLUMNS[1:4]), _diameter(row, unknown=excluded)))
     if not excluded:
-        refuse_doubles(((tuple(row.values[c] for c in ANNOTATION_COLUMNS[:4]), row) for row in table.rows), "nodule")
+        places = (((row.values["seriesuid"], *row.point(ANNOTATION_COLUMNS[1:4])), row) for row in table.rows)
+        refuse_doubles(places, "nodule")
     return {name: _spheres(known) for name, known in rows.items()}
 
 
@@ -155,12 +157,12 @@ def own_scans(results: Path, truth: Path) -> Joined:
             "nothing else says that it holds no nodule."
         )
     scans = tuple(_own_scan(name, found[name], own) for name, own in rows.items())
-    return Joined(scans, *_own_notes(marked, found, table))
+    return Joined(scans, *_own_notes(scans, marked, found, table))
 
 
 def _named(marked: Sequence[ScanMarks], uid: str, source: str, row: CsvRow) -> ScanMarks | None:
-    """The result of a scan, by its SeriesInstanceUID where the truth gives one; None where there is none."""
-    scans = [s for s in marked if (s.series_uid == uid if uid else s.source == source)]
+    """The result of a scan, by its SeriesInstanceUID where both give one, else by its source; None where none is."""
+    scans = [s for s in marked if (s.series_uid == uid if uid and s.series_uid else s.source == source)]
     if len(scans) > 1:
         files = " and ".join(scan.where for scan in scans[:2])
         raise ReadError(f"{row.where}: {uid or source} names {len(scans)} results, e.g. {files}; give series_uid.")
@@ -181,7 +183,7 @@ def _own_scan(name: str, marks: ScanMarks | None, rows: Sequence[CsvRow]) -> Mar
 
 
 def _own_notes(
-    marked: Sequence[ScanMarks], found: Mapping[str, ScanMarks | None], table: CsvTable
+    scans: Sequence[MarkedScan], marked: Sequence[ScanMarks], found: Mapping[str, ScanMarks | None], table: CsvTable
 ) -> tuple[float | None, tuple[str, ...]]:
     thresholds = {scan.min_score for scan in marked}
     absent = [name for name, scan in found.items() if scan is None]
@@ -190,8 +192,18 @@ def _own_notes(
         (absent, f"{_some(absent)} have no result; they count as read, without a mark"),
         (len(thresholds) > 1, "the results were made with different thresholds: give --threshold for figures at one"),
         (other, f"columns of the truth that are not used: {', '.join(other)}"),
+        _repeated(scans),
     )
     return next(iter(thresholds)) if len(thresholds) == 1 else None, tuple(note for said, note in notes if said)
+
+
+def _repeated(scans: Sequence[MarkedScan]) -> tuple[int, str]:
+    """How many marks stand at the very place of another, and what becomes of them: they are seldom meant."""
+    times = sum(len(scan.scores) - len(set(map(tuple, scan.marks_lps_mm.tolist()))) for scan in scans)
+    return times, (
+        f"{times} marks stand where another mark of their scan does; each counts, as in LUNA16's own script: on a "
+        "nodule as one more on the same, elsewhere as one more false positive"
+    )
 
 
 def _some(names: Sequence[str]) -> str:
