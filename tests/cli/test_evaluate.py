@@ -188,6 +188,11 @@ def test_results_of_the_command_line_can_be_evaluated(tomolens, tmp_path, fake_m
     assert found["threshold"]["found"] == 1
     assert found["marks"]["read"] == len(FINDINGS)
     assert found["centre_error_mm"] == pytest.approx(0, abs=0.02)
+    (table,) = (tmp_path / "results").glob("*/findings.csv")
+    told = tomolens("evaluate", "detection", table, "--truth", truth, "-o", tmp_path / "out")
+    assert told.exit_code == 0, told.output
+    assert "1 scans (0 without a nodule), 1 nodules" in told.stdout
+    assert "1 hits" in told.stdout
 
 
 @pytest.mark.parametrize("words", [[], ["luna16"], ["detection"]], ids=" ".join)

@@ -83,6 +83,7 @@ def test_the_table_counts_from_one_and_names_every_column() -> None:
         "slice",
         "texture",
         "malignancy",
+        "source",
     ]
     assert table["finding"].tolist() == [1, 2]
     assert table["score"].tolist() == [0.9, 0.6]

@@ -15,7 +15,14 @@ from tomolens.io.tables import read_detection, write_detection
 
 GRID = Grid.from_axes((40, 50, 60), (1.25, 0.7, 0.7), (-20.0, -30.0, -500.0), frame_of_reference="1.2.3")
 RUN = Run(
-    "fake", "1.0", "a" * 64, options={"min_score": 0.5}, series_uid="1.2.840.1", history=("read",), notes=("cpu",)
+    "fake",
+    "1.0",
+    "a" * 64,
+    options={"min_score": 0.5},
+    series_uid="1.2.840.1",
+    source="Thorax, 1 mm",
+    history=("read",),
+    notes=("cpu",),
 )
 FINDINGS = (
     Finding((1.0 / 3, -2.123456, -480.0), 7.126, 0.61234567, "part-solid", 1 / 3),
@@ -51,8 +58,11 @@ def test_the_table_lists_the_findings_surest_first_in_patient_mm_rounded(detecti
     write_detection(detection, tmp_path)
     with (tmp_path / "findings.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == "series_uid finding score x_mm y_mm z_mm diameter_mm slice texture malignancy".split()
-    assert list(rows[0].values()) == ["1.2.840.1", "1", "0.97", "-5.5", "0.0", "-470.0", "12.0", "24", "", ""]
+    assert (
+        list(rows[0]) == "series_uid finding score x_mm y_mm z_mm diameter_mm slice texture malignancy source".split()
+    )
+    first = ["1.2.840.1", "1", "0.97", "-5.5", "0.0", "-470.0", "12.0", "24", "", "", "Thorax, 1 mm"]
+    assert list(rows[0].values()) == first
     assert list(rows[1].values()) == [
         "1.2.840.1",
         "2",
@@ -64,6 +74,7 @@ def test_the_table_lists_the_findings_surest_first_in_patient_mm_rounded(detecti
         "16",
         "part-solid",
         "0.3333",
+        "Thorax, 1 mm",
     ]
     assert len(rows) == 2
 

@@ -64,9 +64,9 @@ def detect(
       index.html            every series in OUT with its findings and pictures
       summary.csv, .json    what this call did with each series, and why
       SERIES/findings.csv   series_uid, finding, score, x_mm, y_mm, z_mm,
-                            diameter_mm, slice, texture, malignancy; surest
-                            first; patient LPS in mm, rounded to 0.01;
-                            slices count from 0
+                            diameter_mm, slice, texture, malignancy, source;
+                            surest first; patient LPS in mm, rounded to
+                            0.01; slices count from 0
       SERIES/findings.json  the same not rounded, the candidates below the
                             threshold, the grid and the run manifest
       SERIES/montage.png    where the findings lie and what they look like

@@ -119,9 +119,9 @@ def detection(
     \b
     Tables (CSV with a heading; LPS mm):
       RESULTS  a folder of `tomolens detect`: all candidates of each
-               findings.json count, those below the threshold too. Or a CSV
-               with series_uid or source, x_mm, y_mm, z_mm, score: the curve
-               then ends where the table does
+               findings.json count, those below the threshold too. Or a CSV,
+               e.g. one findings.csv, with series_uid or source, x_mm, y_mm,
+               z_mm, score: the curve then ends where the table does
       --truth  series_uid (or source: the file or series description that was
                read), x_mm, y_mm, z_mm, diameter_mm; where wished, texture and
                place, in any words: sensitivity is also told by each of them.

@@ -34,6 +34,7 @@ COLUMNS = (
     "slice",
     "texture",
     "malignancy",
+    "source",
 )
 """Of the findings table, wherever it is written."""
 
@@ -158,7 +159,8 @@ class Detection:
         """The findings as a table, surest first.
 
         Columns as of `COLUMNS`: patient LPS in mm; ``finding`` counts from 1; ``slice`` is the nearest slice index k of
-        the grid, from 0; ``texture`` and ``malignancy`` are empty where not known.
+        the grid, from 0; ``texture`` and ``malignancy`` are empty where not known; ``source`` is the run's name of what
+        was read, which tells scans apart where there is no ``series_uid``.
         """
         import pandas as pd
 
@@ -166,8 +168,15 @@ class Detection:
 
     def rows(self) -> list[dict[str, Any]]:
         """The table of `to_dataframe` as plain values."""
+        uid, source = self.run.series_uid, self.run.source
         return [
-            {"series_uid": self.run.series_uid, "finding": number, **finding.to_dict(), "slice": self.slice_of(finding)}
+            {
+                "series_uid": uid,
+                "finding": number,
+                **finding.to_dict(),
+                "slice": self.slice_of(finding),
+                "source": source,
+            }
             for number, finding in enumerate(self.findings, start=1)
         ]
 

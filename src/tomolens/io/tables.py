@@ -21,7 +21,8 @@ key                 value
 ==================  ================================================================================================
 
 The JSON keeps every number exactly. ``findings.csv`` has the columns ``series_uid, finding, score, x_mm, y_mm, z_mm,
-diameter_mm, slice, texture, malignancy``, surest first, rounded to 4 decimals (score, malignancy) and 0.01 mm.
+diameter_mm, slice, texture, malignancy, source``, surest first, rounded to 4 decimals (score, malignancy) and 0.01 mm;
+``source`` is the run's: the file's name or the series description.
 """
 
 from __future__ import annotations
