@@ -93,7 +93,10 @@ def test_a_reconstruction_is_published_with_its_ranges_and_what_was_fitted_later
     assert (read.task, read.ranges, read.generative) == (job, {"noise_hu": (5, 80)}, True)
     assert read.settings == {**TINY.settings, "dropout": 0.25}
     assert read.input.min_extent_mm == 0.5
-    assert MEASURED in (tmp_path / "bundle" / "docs" / "README.md").read_text()
+    page = (tmp_path / "bundle" / "docs" / "README.md").read_text()
+    assert MEASURED in page
+    assert "--output FOLDER --allow_gan True" in page
+    assert (tmp_path / "bundle" / "configs" / "inference.json").is_file()
     assert "default_min_score" not in json.loads((tmp_path / "bundle" / "configs" / "metadata.json").read_text())
 
 

@@ -17,7 +17,7 @@ from tomolens.core.card import ModelCard
 from tomolens.core.errors import OptionError
 from tomolens.core.reconstruction import Job
 from tomolens.io.atomic import whole_folder
-from tomolens.models.monai_config import HOW_TO_RUN, INFERENCE, inference_config, network_data_format
+from tomolens.models.monai_config import INFERENCE, RUNNABLE, how_to_run, inference_config, network_data_format
 from tomolens.models.registry import SECOND_STAGE, Bundle
 from tomolens.models.weights import filled
 from tomolens.training.classifier import ClassifierConfig
@@ -185,14 +185,14 @@ def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
             (temporary / part).mkdir()
         (temporary / "models" / "model.safetensors").write_bytes(save(_weights(state["averaged"])))
         _write(temporary / METADATA, json.dumps(metadata, indent=2) + "\n")
-        if publication.task == "detection":
+        if card.task in RUNNABLE:
             _write(temporary / INFERENCE, json.dumps(inference_config(metadata), indent=2) + "\n")
         _write(temporary / "configs" / "train.json", config.to_json() + "\n")
         _write(temporary / "LICENSE", _licence(publication))
         plotted = _write_log(run, temporary / "docs")
         if publication.reliability:
             copyfile(publication.reliability, temporary / "docs" / RELIABILITY)
-        _write(temporary / "docs" / "README.md", _card(publication, config, plotted))
+        _write(temporary / "docs" / "README.md", _page(publication, config, card, plotted))
         filled(Bundle(temporary, card))
     return Bundle(folder, card)
 
@@ -279,7 +279,7 @@ def _ours(publication: Publication, config: RunConfig, rounds: int) -> dict[str,
     }
 
 
-def _card(publication: Publication, config: RunConfig, plotted: bool) -> str:
+def _page(publication: Publication, config: RunConfig, card: ModelCard, plotted: bool) -> str:
     figures = "\n".join(f"| {name} | {value} |" for name, value in publication.figures.items())
     start = f" It started from the weights of {config.start_from}." if config.start_from else ""
     plot = f"\n![Losses by step]({PLOT})\n" if plotted else ""
@@ -287,7 +287,7 @@ def _card(publication: Publication, config: RunConfig, plotted: bool) -> str:
         f"\n![Share of findings that are nodules, by their score]({RELIABILITY})\n" if publication.reliability else ""
     )
     origin = publication.figures_from or "As the authors gave them; it is not said what measured them."
-    how = f"\n{HOW_TO_RUN}" if publication.task == "detection" else ""
+    how = f"\n{how_to_run(card)}" if card.task in RUNNABLE else ""
     return (
         f"# {publication.name} {publication.version}\n\n{publication.summary}\n\n"
         f"**Intended use.** {publication.intended_use}\n\n"
