@@ -338,6 +338,12 @@ def test_what_cannot_be_mapped_is_refused_with_its_place_and_reason(tmp_path, ca
     assert not list((tmp_path / "ours").iterdir())
 
 
+@pytest.mark.parametrize("kind", ["densenet_classification", "mednist_gan"])
+def test_an_inferer_that_does_more_than_to_show_the_whole_image_is_refused_for_classes_and_made_images(tmp_path, kind):
+    with pytest.raises(ModelError, match=r"inferer: scripts\.tta\.Flips: this inferer is not mapped"):
+        imported(tmp_path, kind, _set(["inferer"], {"_target_": "scripts.tta.Flips"}))
+
+
 def test_a_network_that_needs_einops_is_refused_where_it_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setattr("tomolens.models.monai_networks.find_spec", lambda name: None)
     write_zoo_bundle(tmp_path / "theirs", "swin_unetr_btcv_segmentation")

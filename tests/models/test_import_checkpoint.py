@@ -81,6 +81,15 @@ def test_the_name_under_which_a_bundle_keeps_its_network_is_the_one_that_is_read
     assert read_weights(file)["w"].tolist() == [0, 0]
 
 
+def test_two_loaders_of_different_files_leave_open_which_weights_count(root):
+    _, config, _ = spleen()
+    config |= {"checkpointloader": loader("models/model.pt"), "handlers": [loader("models/fine_tuned.pt")]}
+    with pytest.raises(ModelError, match=r"checkpointloader and .*handlers\[0\] load different files"):
+        checkpoint(root, Config(config, "inference.json"))
+    config["handlers"] = [loader("models/model.pt")]
+    assert checkpoint(root, Config(config, "inference.json"))[0].name == "model.pt"
+
+
 def test_a_loader_that_is_switched_off_is_passed_over(root):
     _, config, _ = spleen()
     config["checkpointloader"] = {**loader("models/none.pt"), "_disabled_": True}

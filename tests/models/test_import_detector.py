@@ -74,6 +74,12 @@ REFUSALS = {
     "too few anchors": (setting("anchor_generator", base_anchor_shapes=[[6, 8, 4]]), "the network answers for 3"),
     "too many levels": (setting("anchor_generator", feature_map_scales=[1, 2, 4, 8]), "the network answers for 3"),
     "another inferer": (setting("inferer", _target_="scripts.Mine"), "inferer: scripts.Mine is not mapped"),
+    "another detector in windows": (
+        setting("inferer", detector="@network"),
+        "inferer.detector: .* is not the bundle's",
+    ),
+    "windows always": (setting("inferer", force_sliding_window=True), "inferer: force_sliding_window other than false"),
+    "a wrapped network": (setting("detector", network="$scripts.wrap(@network)"), "detector.network: .*scripts.wrap"),
     "several kinds": (setting("network_def", num_classes=4), "num_classes is 4"),
     "no number of kinds": (setting("network_def", num_classes=None), "num_classes is None"),
 }

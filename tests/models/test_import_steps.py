@@ -10,7 +10,7 @@ from tomolens.core.errors import ModelError
 from tomolens.core.grid import Grid
 from tomolens.core.volume import Volume
 from tomolens.models.import_config import Config
-from tomolens.models.import_steps import check_wiring, preparation, windows
+from tomolens.models.import_steps import check_taken_whole, preparation, windows
 from tomolens.models.prepare import prepared
 
 
@@ -153,31 +153,59 @@ def test_a_list_that_is_run_in_another_way_is_refused(place, value, message):
         preparation(Config(config, "inference.json"), 3)
 
 
-WIRES = {
-    "another preprocessing": ({"dataset": {"transform": "@other"}}, "dataset.transform: it is not the bundle's prep"),
-    "another inferer": ({"evaluator": {"inferer": {"_target_": "SimpleInferer"}}}, "evaluator.inferer: it is not"),
-    "another postprocessing": ({"evaluator": {"postprocessing": "@other"}}, "evaluator.postprocessing: it is not"),
-    "a batch of its own": ({"evaluator": {"prepare_batch": "$lambda b: b['ct']"}}, "evaluator.prepare_batch: .*'ct'"),
-}
-
-
-@pytest.mark.parametrize("case", WIRES)
-def test_a_bundle_that_runs_something_else_than_what_is_read_is_refused(case):
-    more, message = WIRES[case]
-    _, config, _ = spleen()
-    with pytest.raises(ModelError, match=f"inference.json: {message}"):
-        check_wiring(Config({**config, "other": compose(step("LoadImaged")), **more}, "inference.json"))
-
-
-def test_the_usual_wiring_is_taken():
-    _, config, _ = spleen()
-    usual = {"inferer": "@inferer", "postprocessing": "@postprocessing"}
-    usual["prepare_batch"] = "$monai.engines.utils.default_prepare_batch"
-    check_wiring(Config({**config, "dataset": {"transform": "@preprocessing"}, "evaluator": usual}, "inference.json"))
-
-
 def test_an_inferer_of_the_bundles_own_is_refused_though_it_bears_monais_name():
     _, config, _ = spleen()
     config["inferer"]["_target_"] = "scripts.SlidingWindowInferer"
     with pytest.raises(ModelError, match=r"inferer: scripts\.SlidingWindowInferer: this inferer is not mapped"):
         windows(Config(config, "inference.json"), 3)
+
+
+LOADERS = {
+    "whole numbers": ({"dtype": "$np.uint8"}, r"dtype \$np.uint8 is not mapped"),
+    "small whole numbers": ({"dtype": ["int16"]}, "dtype 'int16' is not mapped"),
+    "a reader of the bundle's own": ({"reader": "scripts.readers.MyReader"}, "the reader 'scripts.readers.MyReader'"),
+    "its own under MONAI's name": ({"reader": "scripts.ITKReader"}, "the reader 'scripts.ITKReader'"),
+    "arrays without a place": ({"reader": "NumpyReader"}, "the reader 'NumpyReader' is not mapped"),
+    "pictures turned": ({"reader": "PILReader", "reverse_indexing": False}, "reverse_indexing False is not mapped"),
+    "axes reversed": ({"reader": "ITKReader", "reverse_indexing": True}, "reverse_indexing True is not mapped"),
+    "any reader's axes": ({"reverse_indexing": False}, "reverse_indexing False is not mapped"),
+    "left and right": ({"reader": "itkreader", "affine_lps_to_ras": False}, "affine_lps_to_ras False is not mapped"),
+    "turned when read": ({"as_closest_canonical": True}, "as_closest_canonical True is not mapped"),
+    "rows and columns": ({"reader": "PydicomReader", "swap_ij": False}, "swap_ij False is not mapped"),
+    "another axis of channels": ({"channel_dim": 0}, "channel_dim 0 is not mapped"),
+    "colours": ({"converter": "$lambda image: image.convert('L')"}, "converter: the expression .* is not evaluated"),
+    "anything else": ({"fname_regex": "even"}, "the argument fname_regex is not mapped"),
+}
+
+
+@pytest.mark.parametrize("case", LOADERS)
+def test_an_image_that_is_loaded_in_another_way_than_scans_are_read_is_refused(case):
+    arguments, message = LOADERS[case]
+    config = Config({"preprocessing": compose(step("LoadImaged", **arguments))}, "inference.json")
+    with pytest.raises(ModelError, match=rf"inference.json: preprocessing.transforms\[0\]: LoadImaged: .*{message}"):
+        preparation(config, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"reader": "ITKReader", "affine_lps_to_ras": True, "reverse_indexing": False, "series_meta": True},
+        {"reader": "monai.data.NibabelReader", "as_closest_canonical": False, "dtype": "$np.float32"},
+        {"reader": ["itkreader", "PydicomReader"], "image_only": False, "dtype": ["$torch.float32"]},
+        {"reader": "PILReader", "reverse_indexing": True, "ensure_channel_first": True},
+        {"reader": None, "dtype": None, "meta_key_postfix": "meta_dict", "simple_keys": True},
+    ],
+)
+def test_the_usual_ways_to_load_an_image_are_taken(arguments):
+    config = Config({"preprocessing": compose(step("LoadImaged", **arguments))}, "inference.json")
+    assert preparation(config, 3)[0] == [{"do": "orient", "axcodes": "LPS"}]
+
+
+@pytest.mark.parametrize(
+    "inferer", [{"_target_": "SlidingWindowInferer", "roi_size": [16] * 3}, {"_target_": "scripts.TTA"}]
+)
+def test_what_is_taken_whole_is_refused_where_a_bundle_does_more(inferer):
+    check_taken_whole(Config({"inferer": {"_target_": "monai.inferers.SimpleInferer"}}, "inference.json"))
+    check_taken_whole(Config({}, "inference.json"))
+    with pytest.raises(ModelError, match=f"inference.json: inferer: {inferer['_target_']}: this inferer is not mapped"):
+        check_taken_whole(Config({"inferer": inferer}, "inference.json"))

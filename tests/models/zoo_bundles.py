@@ -18,6 +18,16 @@ from torch import nn
 DEVICE = "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')"
 
 
+EVALUATOR = {
+    "_target_": "SupervisedEvaluator",
+    "device": "@device",
+    "val_data_loader": "@dataloader",
+    "network": "@network",
+    "inferer": "@inferer",
+    "val_handlers": "@handlers",
+}
+
+
 def loader(path: str = "$@bundle_root + '/models/model.pt'") -> dict[str, Any]:
     return {"_target_": "CheckpointLoader", "load_path": path, "load_dict": {"model": "@network"}}
 
@@ -82,9 +92,16 @@ def segmentation_config(network: dict[str, Any], **more: Any) -> dict[str, Any]:
             step("SaveImaged", "pred", output_dir="@output_dir"),
         ),
         "handlers": [{"_target_": "StatsHandler", "iteration_log": False}],
-        "evaluator": {"_target_": "SupervisedEvaluator", "device": "@device", "network": "@network", "amp": True},
+        "dataset": {"_target_": "Dataset", "data": "$[{'image': i} for i in @datalist]", "transform": "@preprocessing"},
+        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "shuffle": False},
+        "evaluator": {**EVALUATOR, "postprocessing": "@postprocessing", "amp": True},
         "checkpointloader": loader(),
-        "initialize": ["$monai.utils.set_determinism(seed=123)"],
+        "load_pretrain": True,
+        "initialize": [
+            "$monai.utils.set_determinism(seed=123)",
+            "$setattr(torch.backends.cudnn, 'benchmark', True)",
+            "$@checkpointloader(@evaluator) if @load_pretrain else None",
+        ],
         "run": ["$@evaluator.run()"],
         **more,
     }
@@ -240,6 +257,8 @@ def inbody() -> tuple[dict[str, Any], dict[str, Any], nn.Module]:
             step("AsDiscreted", ["pred"], argmax=True, to_onehot=2),
             step("SaveClassificationd", "pred", meta_keys="$@image_key + '_meta_dict'", filename="predictions.csv"),
         ),
+        test_fp="$open('test_samples.json', 'r', encoding='utf8')",
+        finalize=["$@test_fp.close()"],
     )
     colours = {"0": "R", "1": "G", "2": "B"}
     card = metadata(modality="regular", images=colours, channels={"0": "in body", "1": "out body"})
@@ -286,8 +305,14 @@ def mednist_gan() -> tuple[dict[str, Any], dict[str, Any], nn.Module]:
         "postprocessing": compose(
             step("Activationsd", "pred", sigmoid=True), step("SaveImaged", "pred", output_ext="png")
         ),
+        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "shuffle": False},
         "handlers": [loader("@ckpt_path")],
-        "evaluator": {"_target_": "SupervisedEvaluator", "prepare_batch": "$lambda batchdata, *_,**__: (batchdata,)"},
+        "evaluator": {
+            **EVALUATOR,
+            "postprocessing": "@postprocessing",
+            "prepare_batch": "$lambda batchdata, *_,**__: (batchdata.to(@device),None,(),{})",
+        },
+        "inferring": ["$@evaluator.run()"],
     }
     return metadata(channels={"0": "image"}), config, nets.Generator(**arguments)
 
@@ -347,7 +372,14 @@ def nodule_detection() -> tuple[dict[str, Any], dict[str, Any], nn.Module]:
             step("ScaleIntensityRanged", a_min=-1024.0, a_max=300.0, b_min=0.0, b_max=1.0, clip=True),
             step("EnsureTyped"),
         ),
-        "inferer": {"_target_": "scripts.detection_inferer.RetinaNetInferer", "detector": "@detector"},
+        "test_datalist": "$monai.data.load_decathlon_datalist('dataset_fold0.json', data_list_key='validation')",
+        "dataset": {"_target_": "Dataset", "data": "$@test_datalist", "transform": "@preprocessing"},
+        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "shuffle": False},
+        "inferer": {
+            "_target_": "scripts.detection_inferer.RetinaNetInferer",
+            "detector": "@detector",
+            "force_sliding_window": False,
+        },
         "postprocessing": compose(
             {"_target_": "ClipBoxToImaged", "box_keys": "box", "label_keys": "label", "remove_empty": True},
             {"_target_": "AffineBoxToWorldCoordinated", "box_keys": "box", "affine_lps_to_ras": True},
@@ -356,10 +388,18 @@ def nodule_detection() -> tuple[dict[str, Any], dict[str, Any], nn.Module]:
             loader(),
             {
                 "_target_": "scripts.detection_saver.DetectionSaver",
-                "batch_transform": "$lambda x: [xx['image'] for xx in x]",
+                "batch_transform": "$lambda x: [xx['image_meta_dict'] for xx in x]",
+                "output_transform": "$lambda x: [@postprocessing({**xx['pred'],'image':xx['image']}) for xx in x]",
+                "pred_box_key": "box",
             },
         ],
-        "evaluator": {"_target_": "scripts.evaluator.DetectionEvaluator", "_requires_": "@detector_ops", "amp": "@amp"},
+        "evaluator": {
+            **EVALUATOR,
+            "_target_": "scripts.evaluator.DetectionEvaluator",
+            "_requires_": "@detector_ops",
+            "amp": "@amp",
+        },
+        "evaluating": ["$setattr(torch.backends.cudnn, 'benchmark', True)", "$@evaluator.run()"],
     }
     body = nets.resnet10(
         spatial_dims=3, n_input_channels=1, conv1_t_stride=[2, 2, 1], conv1_t_size=[7, 7, 7], widen_factor=0.125

@@ -26,8 +26,9 @@ from tomolens.models.import_checkpoint import checkpoint
 from tomolens.models.import_config import Config, read_json
 from tomolens.models.import_detector import boxes_and_windows
 from tomolens.models.import_network import MappedNetwork, mapped_network
-from tomolens.models.import_steps import check_wiring, preparation, windows
+from tomolens.models.import_steps import check_taken_whole, preparation, windows
 from tomolens.models.import_weights import check_fit, read_weights
+from tomolens.models.import_wiring import check_wiring
 from tomolens.models.networks import build
 from tomolens.models.recipe import Recipe
 from tomolens.models.registry import shipped_names
@@ -182,9 +183,11 @@ class _Import:
     def _recipe(self, network: MappedNetwork) -> tuple[dict[str, Any], list[str]]:
         evaluator = self._config.raw("evaluator") if "evaluator" in self._config else {}
         half = isinstance(evaluator, dict) and "amp" in evaluator and self._config.at("evaluator", "amp") is True
+        check_wiring(self._config, network.task)
+        if network.task in ("classification", "generation"):
+            check_taken_whole(self._config)
         if network.task == "generation":
             return {"answer": made_images(self._config)}, []
-        check_wiring(self._config)
         steps, notes = preparation(self._config, network.spatial_dims)
         if network.task == "detection":
             check_boxes(self._config)

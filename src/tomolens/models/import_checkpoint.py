@@ -25,7 +25,11 @@ def checkpoint(root: Path, config: Config) -> tuple[Path, tuple[str, ...]]:
     ModelError
         If it lies outside of the bundle, is missing or no file, or if which one it is cannot be told.
     """
-    for where, loader in _loaders(config):
+    loaders = _loaders(config)
+    if any(loader.get("load_path") != loaders[0][1].get("load_path") for _, loader in loaders):
+        places = " and ".join(where for where, _ in loaders)
+        raise ModelError(f"{places} load different files; which one the network keeps cannot be told.")
+    for where, loader in loaders:
         return _named(root, loader.get("load_path"), where), _names(config, loader)
     for name in ("model.pt", "model.safetensors"):
         if (root / "models" / name).exists():

@@ -12,6 +12,7 @@ from tomolens.core.errors import ModelError
 from tomolens.models.import_config import Config, Unknown
 from tomolens.models.import_network import bound, monais_own, only
 from tomolens.models.import_steps import inferer_of
+from tomolens.models.import_transforms import shown
 
 _ANCHORS = "AnchorGeneratorWithAnchorShape"
 _SELECTOR = "set_box_selector_parameters"
@@ -46,8 +47,9 @@ def boxes_and_windows(config: Config, settings: Mapping[str, Any]) -> tuple[dict
     detector = bound(RetinaNetDetector, detector, where)
     anchors = _anchors(detector.pop("anchor_generator", None), settings, f"{where}.anchor_generator")
     only(detector, (), where, _NETWORKS_OWN)
-    if inferer_of(config)[0] != _INFERER:
-        raise ModelError(f"{config.where('inferer')}: {inferer_of(config)[0]} is not mapped; {_INFERER} is.")
+    if detector.get("network") != config.at("network" if "network" in config else "network_def"):
+        raise ModelError(f"{where}.network: {shown(detector.get('network'))} is not the bundle's network.")
+    _check_inferer(config)
     calls = _calls(config)
     where = config.where("detector_ops")
     selector = bound(RetinaNetDetector.set_box_selector_parameters, calls.get(_SELECTOR, {}), where)
@@ -55,6 +57,16 @@ def boxes_and_windows(config: Config, settings: Mapping[str, Any]) -> tuple[dict
         raise ModelError(f"{where}: apply_sigmoid other than true is not mapped.")
     known = ("score_thresh", "topk_candidates_per_level", "nms_thresh", "detections_per_img")
     return {**anchors, **only(selector, known, where)}, _windows(calls, where)
+
+
+def _check_inferer(config: Config) -> None:
+    where, (target, inferer) = config.where("inferer"), inferer_of(config)
+    if target != _INFERER:
+        raise ModelError(f"{where}: {target} is not mapped; {_INFERER} is.")
+    if inferer.get("detector") != config.at("detector"):
+        raise ModelError(f"{where}.detector: {shown(inferer.get('detector'))} is not the bundle's detector.")
+    if only(inferer, ("force_sliding_window",), where, ("detector",)).get("force_sliding_window", False) is not False:
+        raise ModelError(f"{where}: force_sliding_window other than false is not mapped.")
 
 
 def _anchors(values: Any, settings: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -20,6 +20,20 @@ LARGEST_SIDE = 2048
 _FOREGROUND = "$lambdax:x>0"
 _RAS_LABELS = [["L", "R"], ["P", "A"], ["I", "S"]]
 _AXIS_OF = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+_READERS = ("itkreader", "nibabelreader", "pydicomreader", "nrrdreader", "pilreader")
+"""MONAI's readers that give a scan's voxels in the order (i, j, k) and know where they lie."""
+_LOADED_AS_READ: Mapping[str, tuple[Any, ...]] = {
+    "affine_lps_to_ras": (None, True),
+    "as_closest_canonical": (None, False),
+    "channel_dim": (None, "no_channel"),
+    "converter": (None,),
+    "swap_ij": (None, True),
+}
+"""Arguments of MONAI's readers, and the values with which they read a scan as Tomolens does."""
+_LOADING_IGNORED = (
+    "image_only ensure_channel_first simple_keys prune_meta_pattern prune_meta_sep expanduser overwriting "
+    "series_meta prune_metadata squeeze_non_spatial_dims to_gpu"
+).split()
 _RESIZINGS = ("area", "nearest", "nearest-exact", "linear", "bilinear", "trilinear")
 
 
@@ -98,6 +112,21 @@ def _pad_divisible(transform: Transform, dims: int) -> dict[str, Any]:
     return {"do": "pad_divisible", "k": given["k"]}
 
 
+def _check_loading(transform: Transform) -> None:
+    """Refuse a reader that gives other numbers, or the axes in another order, than a scan has that is read here."""
+    given = transform.arguments(IMAGE, "reader", "reverse_indexing", *_LOADED_AS_READ, ignored=_LOADING_IGNORED)
+    reader = given.pop("reader", None)
+    readers = [str(name) for name in (reader if isinstance(reader, list) else [reader])]
+    names = [(name.rpartition(".")[2] if name.startswith("monai.") else name).lower() for name in readers]
+    if reader is not None and not set(names) <= set(_READERS):
+        raise transform.refused(f"the reader {shown(reader)} is not mapped; ITKReader and MONAI's like it are")
+    reversing = {"itkreader": (None, False), "pilreader": (None, True)}.get("".join(names), (None,))
+    as_read = {**_LOADED_AS_READ, "reverse_indexing": reversing}
+    for name, value in given.items():
+        if value not in as_read[name]:
+            raise transform.refused(f"{name} {shown(value)} is not mapped; it changes how the axes or numbers are read")
+
+
 def _sides(value: Any) -> list[Any]:
     """One value for each of three axes; a list of another length gives what is no number."""
     return [value] if not isinstance(value, list) else value if len(value) == 3 else [None]
@@ -135,6 +164,8 @@ def preparation(config: Config, spatial_dims: int) -> tuple[list[dict[str, Any]]
     for transform in transforms_of(config, "preprocessing", IMAGE):
         if transform.disabled:
             notes.append("The bundle's switched-off resampling is done, since a scan is read as it was acquired.")
+        if transform.name == "LoadImage":
+            _check_loading(transform)
         if transform.name in MOVES_NOTHING:
             transform.check_conversion(IMAGE)
             continue
@@ -152,42 +183,6 @@ def _check_is_prepared(config: Config) -> None:
     found = [transform for transform in all_transforms(config, "preprocessing") if not transform.disabled]
     if not any(not transform.is_dictionary or IMAGE in transform.keys for transform in found):
         raise ModelError(f"{config.where('preprocessing')}: no transform works on {IMAGE!r}, which the network reads.")
-
-
-_WIRES = (
-    ("dataset", "transform", "preprocessing"),
-    ("evaluator", "inferer", "inferer"),
-    ("evaluator", "postprocessing", "postprocessing"),
-)
-_PREPARE_BATCH = ("default_prepare_batch", "PrepareBatchDefault")
-
-
-def check_wiring(config: Config) -> None:
-    """Refuse a bundle that runs something else than its ``preprocessing``, ``inferer`` and ``postprocessing``.
-
-    Raises
-    ------
-    ModelError
-        With the place.
-    """
-    for owner, part, key in _WIRES:
-        if not _has(config, owner, part):
-            continue
-        if config.at(owner, part) != (config.at(key) if key in config else None):
-            raise ModelError(f"{config.where(owner, part)}: it is not the bundle's {key}, which alone is read.")
-    prepares = config.at("evaluator", "prepare_batch") if _has(config, "evaluator", "prepare_batch") else None
-    text = prepares.expression if isinstance(prepares, Unknown) else prepares
-    text = text.get("_target_") if isinstance(text, dict) else text
-    if text is not None and str(text).rpartition(".")[2] not in _PREPARE_BATCH:
-        raise ModelError(
-            f"{config.where('evaluator', 'prepare_batch')}: {shown(prepares)} is not evaluated, and may give the "
-            f"network something else than {IMAGE!r}."
-        )
-
-
-def _has(config: Config, owner: str, part: str) -> bool:
-    held = config.raw(owner) if owner in config else None
-    return isinstance(held, dict) and held.get(part) is not None
 
 
 _INFERER_IGNORED = (
@@ -220,6 +215,19 @@ def windows(config: Config, spatial_dims: int) -> dict[str, Any] | None:
     found["roi_size"] = [0 if size is None else size for size in only_data(sizes, f"{where}: roi_size")]
     default = 0 if target == "SliceInferer" else 2  # MONAI's own; the others take slices of the last axis
     return {**found, **({"slice_axis": found.get("slice_axis", default)} if spatial_dims == 2 else {})}
+
+
+def check_taken_whole(config: Config) -> None:
+    """Refuse an inferer that does more than to give the whole image to the network, as is done for classes and images.
+
+    Raises
+    ------
+    ModelError
+        With the inferer.
+    """
+    target, _ = inferer_of(config)
+    if target != "SimpleInferer":
+        raise ModelError(f"{config.where('inferer')}: {target}: this inferer is not mapped here; SimpleInferer is.")
 
 
 def inferer_of(config: Config) -> tuple[str, dict[str, Any]]:
