@@ -146,6 +146,17 @@ def test_too_little_memory_takes_smaller_windows_and_then_gives_up_with_the_size
         BoxSearch(network, BOXES, Windows((64, 64, 64)), CPU, lambda step: None).over(torch.zeros(1, 64, 64, 64))
 
 
+def test_a_search_says_why_its_device_was_chosen_where_that_was_left_to_the_program(bundle):
+    card, told = load_detector(bundle[0], device="cpu").card, []
+    boxes = {"feature_map_scales": [1], "base_anchor_shapes": [[8, 8, 8]]}
+    recipe = {"steps": [{"do": "space", "pixdim": [4.0, 4.0, 4.0]}], "windows": {"roi_size": [64] * 3}, "boxes": boxes}
+    backend = replace(CPU, reason="The CPU runs it, for a reason.")
+    model = RetinaDetector(replace(card, recipe=recipe), OneBox(80.0), "", backend)
+    _, run = model.detect(chest(GRIDS["axial"], (62.0, 12.0, -20.0)), told.append)
+    assert run.notes[0] == backend.reason
+    assert [step.stage for step in told if step.remark] == [backend.reason]
+
+
 def test_an_imported_detector_has_no_second_stage(bundle):
     with pytest.raises(ModelError, match="without a second stage"):
         load_detector(bundle[0], device="cpu", second_stage="lung-nodule-classifier")

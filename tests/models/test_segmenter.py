@@ -128,6 +128,21 @@ def test_a_model_folder_segments_by_its_name_or_path_and_the_run_says_what_ran(t
     assert set(run.seconds) == {"prepare", "network", "labels", "total"}
 
 
+@pytest.mark.parametrize("half", [True, False])
+def test_a_run_says_why_its_device_was_chosen_where_that_was_left_to_the_program(tmp_path, monkeypatch, half):
+    monkeypatch.setattr("tomolens.models.inference._has_bfloat16", lambda device: True)
+    recipe = {"steps": STEPS, "windows": WINDOWS, "half": half}
+    folder, told = write_bundle(tmp_path / "tiny", metadata(recipe=recipe)), []
+    model = load_segmenter(folder)
+    _, run = model.segment(organs(GRIDS["axial"]), told.append)
+    expected = "in bfloat16, which it is fast in" if half else "in float32, as its authors ran it."
+    assert expected in run.notes[0]
+    assert run.precision in run.notes[0]
+    assert [step.stage for step in told if step.remark] == [run.notes[0]]
+    _, named = load_segmenter(folder, device="cpu").segment(organs(GRIDS["axial"]))
+    assert not any("runs" in note for note in named.notes)
+
+
 def test_a_model_of_several_images_takes_them_in_order_and_on_one_grid_alone():
     contract = {"modality": "MR", "unit": "a.u.", "max_spacing_mm": 6, "min_extent_mm": 8, "channels": ["T1", "T2"]}
     answer = {"activation": "none", "decision": "threshold", "threshold": 0.5}

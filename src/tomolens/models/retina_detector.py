@@ -105,7 +105,9 @@ class RetinaDetector:
 
 
 class BoxSearch:
-    """One run of a RetinaNet over one image; ``notes`` says what had to give way.
+    """One run of a RetinaNet over one image.
+
+    ``notes`` says why the device was chosen where that was left to the program, and what had to give way.
 
     Parameters
     ----------
@@ -127,6 +129,8 @@ class BoxSearch:
         self.notes: list[str] = []
         divisible: Any = network.size_divisible
         self._divisible = tuple(int(d) for d in divisible)
+        if backend.reason:
+            self._note(backend.reason)
 
     def over(self, image: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(1, a, b, c) to boxes (n, 6), low corner then high corner in voxels, and scores (n), surest first.

@@ -136,4 +136,7 @@ def as_trained(card: ModelCard, backend: Backend) -> Backend:
     """
     if backend.engine != "torch":
         raise OptionError(f"{card.name} is imported and runs with torch, not {backend.engine}; use auto, cpu or cuda.")
-    return backend if Recipe.of(card).half else Backend(backend.device, torch.float32)
+    if Recipe.of(card).half or backend.dtype == torch.float32:
+        return backend
+    reason = backend.reason and f"The network runs on {backend.device} in float32, as its authors ran it."
+    return Backend(backend.device, torch.float32, reason=reason)

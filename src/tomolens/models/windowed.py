@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class WindowedPass:
-    """One run of a network over one image; ``notes`` says what had to give way.
+    """One run of a network over one image.
+
+    ``notes`` says why the device was chosen where that was left to the program, and what had to give way.
 
     Parameters
     ----------
@@ -50,6 +52,10 @@ class WindowedPass:
     progress: Progress
     stage: str = "segment"
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.backend.reason:
+            self._note(self.backend.reason)
 
     def over(self, image: torch.Tensor) -> torch.Tensor:
         """(channels, a, b, c) to (answers, a, b, c), float32 on the CPU.
