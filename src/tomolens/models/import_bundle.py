@@ -37,7 +37,9 @@ NOT_VALIDATED = "not validated by the Tomolens project; its figures are its auth
 """Said on the card of every imported model."""
 UNCALIBRATED_SCORE = 0.5
 """Threshold of an imported detector: its bundle states none."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""Windows keeps these for its devices, whatever follows the dot."""
 _ZOO_VERSION = re.compile(r"_v\d+(\.\d+)*$")
 _COARSEST_MM = 6.0
 _LEAST_VOXELS = 8
@@ -81,7 +83,7 @@ def model_name(source: Path, wish: Wish) -> str:
     Raises
     ------
     ModelError
-        If it is no plain name, or that of a shipped model.
+        If it is no plain name, that of a device on Windows, or that of a shipped model.
     """
     name = wish.name or _ZOO_VERSION.sub(
         "", source.resolve().stem if source.suffix == ".zip" else source.resolve().name
@@ -90,6 +92,8 @@ def model_name(source: Path, wish: Wish) -> str:
         raise ModelError(
             f"A model's name has up to 64 letters, digits, dots, dashes and underscores, not {name!r}; give one."
         )
+    if _RESERVED.fullmatch(name):
+        raise ModelError(f"The name {name!r} is a device's on Windows, where no folder can bear it; give another.")
     if name in shipped_names():
         raise ModelError(f"{name} is the name of a model that ships with Tomolens; give another.")
     return name

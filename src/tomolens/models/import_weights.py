@@ -92,11 +92,11 @@ def _checkpoint(file: Path) -> Mapping[str, Any]:
         _check_zip(file)
     try:
         values = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as code:
+    except pickle.UnpicklingError:  # whose words advise to read it all the same
         raise ModelError(
-            f"{file.name} holds more than tensors, which could run code when it is read: {_first_line(code)} "
-            "Ask its authors for a plain state dict or safetensors."
-        ) from code
+            f"{file.name} is damaged or holds more than tensors, which could run code when it is read; it was not "
+            "read. Ask its authors for a plain state dict or safetensors."
+        ) from None
     except Exception as broken:  # whatever a damaged or hostile file makes of the reader
         raise ModelError(f"{file.name} cannot be read as weights: {_first_line(broken)}") from broken
     if not isinstance(values, Mapping):
