@@ -338,6 +338,17 @@ def test_what_cannot_be_mapped_is_refused_with_its_place_and_reason(tmp_path, ca
     assert not list((tmp_path / "ours").iterdir())
 
 
+def test_a_detectors_card_says_that_it_searches_the_lungs_alone(tmp_path):
+    _, folder = imported(tmp_path, "lung_nodule_ct_detection")
+    assert "searched with in the lungs only" in Bundle.open(folder).card.origin
+    with pytest.raises(ModelError, match=r"transforms\[7\]: NormalizeIntensityd: .*the box around the lungs"):
+        imported(
+            tmp_path / "again",
+            "lung_nodule_ct_detection",
+            lambda card, config: config["preprocessing"]["transforms"].append(step("NormalizeIntensityd")),
+        )
+
+
 @pytest.mark.parametrize("kind", ["densenet_classification", "mednist_gan"])
 def test_an_inferer_that_does_more_than_to_show_the_whole_image_is_refused_for_classes_and_made_images(tmp_path, kind):
     with pytest.raises(ModelError, match=r"inferer: scripts\.tta\.Flips: this inferer is not mapped"):

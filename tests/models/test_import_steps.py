@@ -160,6 +160,42 @@ def test_an_inferer_of_the_bundles_own_is_refused_though_it_bears_monais_name():
         windows(Config(config, "inference.json"), 3)
 
 
+LOCAL = (
+    step("Orientationd", axcodes="RAS"),
+    step("Spacingd", pixdim=[1, 1, 1]),
+    step("ScaleIntensityRanged", a_min=-1000, a_max=500, b_min=0, b_max=1, clip=True),
+    step("ShiftIntensityd", offset=-0.5),
+    step("ThresholdIntensityd", threshold=0.0),
+    step("NormalizeIntensityd", subtrahend=0.2, divisor=0.1),
+)
+WHOLE = (
+    step("NormalizeIntensityd", nonzero=True),
+    step("NormalizeIntensityd", subtrahend=0.2),
+    step("ScaleIntensityd"),
+    step("ScaleIntensityRangePercentilesd", lower=1, upper=99, b_min=0, b_max=1),
+    step("ClipIntensityPercentilesd", lower=1, upper=99),
+    step("Resized", spatial_size=[64] * 3),
+    step("CropForegroundd", source_key="image"),
+    step("DivisiblePadd", k=16),
+)
+
+
+@pytest.mark.parametrize("transform", WHOLE, ids=lambda transform: transform["_target_"])
+def test_a_step_that_depends_on_the_whole_scan_is_refused_for_a_detector_which_sees_the_lungs_alone(transform):
+    assert preparation(config_of(*LOCAL, transform), 3)
+    with pytest.raises(ModelError, match=r"transforms\[7\]: \w+: what it does depends on all of the image"):
+        preparation(config_of(*LOCAL, transform), 3, lungs_only=True)
+
+
+def test_the_steps_of_a_detector_give_on_a_part_of_a_scan_what_they_give_on_all_of_it():
+    steps, _ = preparation(config_of(LOCAL[0], *LOCAL[2:]), 3, lungs_only=True)
+    volume = bright_box()
+    part = volume.cropped((2, 3, 4), (9, 10, 11))
+    whole = prepared([volume], steps)
+    i, j, k = np.rint(whole.grid.to_kji(prepared([part], steps).grid.to_mm((0, 0, 0)))).astype(int)
+    assert torch.equal(prepared([part], steps).channels, whole.channels[:, i : i + 11, j : j + 10, k : k + 9])
+
+
 LOADERS = {
     "whole numbers": ({"dtype": "$np.uint8"}, r"dtype \$np.uint8 is not mapped"),
     "small whole numbers": ({"dtype": ["int16"]}, "dtype 'int16' is not mapped"),

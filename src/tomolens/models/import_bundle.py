@@ -45,6 +45,7 @@ _COARSEST_MM = 6.0
 _LEAST_VOXELS = 8
 _BACKGROUND = ("background", "other", "everything else", "none", "")
 _STAGE = "import"
+_LUNGS_ONLY = "It is searched with in the lungs only: what its network answers elsewhere is left out."
 
 
 @dataclass(frozen=True)
@@ -192,11 +193,11 @@ class _Import:
             check_taken_whole(self._config)
         if network.task == "generation":
             return {"answer": made_images(self._config)}, []
-        steps, notes = preparation(self._config, network.spatial_dims)
+        steps, notes = preparation(self._config, network.spatial_dims, lungs_only=network.task == "detection")
         if network.task == "detection":
             check_boxes(self._config)
             boxes, windowed = boxes_and_windows(self._config, network.settings)
-            return {"steps": steps, "windows": windowed, "boxes": boxes, "half": half}, notes
+            return {"steps": steps, "windows": windowed, "boxes": boxes, "half": half}, [*notes, _LUNGS_ONLY]
         read, more = answer(self._config, network.channels_out)
         notes += more
         if "decision" not in read and network.task == "segmentation":

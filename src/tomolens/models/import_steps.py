@@ -150,8 +150,14 @@ _STEPS: Mapping[str, Callable[[Transform, int], dict[str, Any]]] = {
 }
 
 
-def preparation(config: Config, spatial_dims: int) -> tuple[list[dict[str, Any]], list[str]]:
+_POINTWISE = ("ScaleIntensityRange", "ShiftIntensity", "ThresholdIntensity")
+"""Changes of numbers that ask nothing of the rest of the image."""
+
+
+def preparation(config: Config, spatial_dims: int, lungs_only: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
     """The steps before the network, and what the card should say of them.
+
+    With ``lungs_only`` they are done on the box around the lungs, and have to give there what they give on the scan.
 
     Raises
     ------
@@ -172,10 +178,24 @@ def preparation(config: Config, spatial_dims: int) -> tuple[list[dict[str, Any]]
         if transform.name not in _STEPS:
             raise transform.refused(f"this transform is not mapped; known are {', '.join(_STEPS)}")
         steps.append(_STEPS[transform.name](transform, spatial_dims))
+        if lungs_only and not _is_local(steps[-1]):
+            raise transform.refused(
+                "what it does depends on all of the image, and a detector is run on the box around the lungs; known "
+                f"there are Orientation, Spacing, {', '.join(_POINTWISE)} and NormalizeIntensity by given numbers"
+            )
     if spatial_dims == 3 and not any(step["do"] == "orient" for step in steps):
         steps.insert(0, {"do": "orient", "axcodes": "LPS"})
         notes.append("The bundle states no orientation; images are turned to left, posterior, superior.")
     return steps, notes
+
+
+def _is_local(step: Mapping[str, Any]) -> bool:
+    """Whether a part of the image is prepared alone as it is within the whole."""
+    if step["do"] != "intensity":
+        return step["do"] in ("orient", "space")
+    given = step["arguments"]
+    is_given = given.get("subtrahend") is not None and given.get("divisor") is not None
+    return step["transform"] in _POINTWISE or (step["transform"] == "NormalizeIntensity" and is_given)
 
 
 def _check_is_prepared(config: Config) -> None:
