@@ -91,7 +91,8 @@ def model_name(source: Path, wish: Wish) -> str:
     )
     if not _NAME.fullmatch(name):
         raise ModelError(
-            f"A model's name has up to 64 letters, digits, dots, dashes and underscores, not {name!r}; give one."
+            "A model's name has up to 64 letters, digits, dots, dashes and underscores and ends in no dot, unlike "
+            f"{name!r}; give one."
         )
     if _RESERVED.fullmatch(name):
         raise ModelError(f"The name {name!r} is a device's on Windows, where no folder can bear it; give another.")
