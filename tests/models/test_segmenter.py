@@ -90,6 +90,42 @@ def test_labels_lie_on_their_own_anatomy_however_the_scan_lies(grid, back):
         assert np.abs(off).max() < 0.6
 
 
+class Everywhere(nn.Module):
+    """Says label 1 of every voxel."""
+
+    def forward(self, image):
+        return torch.cat([torch.zeros_like(image), torch.ones_like(image)], 1)
+
+
+@pytest.mark.parametrize("back", ["linear", "nearest"])
+@pytest.mark.parametrize(("slices", "spacing", "wished"), [(74, 0.5, 3.0), (110, 0.625, 3.0), (47, 1.0, 2.0)])
+def test_the_last_slices_are_labelled_though_the_networks_spacing_does_not_divide_the_scan(
+    slices, spacing, wished, back
+):
+    steps = [STEPS[0], {"do": "space", "pixdim": [3.0, 3.0, wished]}]
+    scan = organs(Grid.from_axes((slices, 20, 20), (spacing, 3.0, 2.9)))
+    tilted = scan.grid.affine.copy()
+    tilted[1, 0] = 0.1
+    for volume in (scan, scan.flipped(0), replace(scan, grid=Grid(scan.shape, tilted))):
+        recipe = {"steps": steps, "windows": WINDOWS, "answer": {"back": back}}
+        labels, _ = segmenter(Everywhere(), recipe=recipe).segment(volume)
+        assert (labels == 1).all()
+
+
+@pytest.mark.parametrize("order", ["spaced, then cropped", "cropped, then spaced"])
+def test_what_was_cropped_away_stays_background_and_the_last_slices_are_labelled_all_the_same(order):
+    grid = Grid.from_axes((74, 20, 20), (0.5, 3.0, 3.0))
+    voxels = np.full(grid.shape, -500, np.int16)
+    voxels[30:, 5:15] = 500
+    space, crop = {"do": "space", "pixdim": [3.0, 3.0, 3.0]}, {"do": "crop_foreground"}
+    steps = [STEPS[0], space, crop, crop] if order.startswith("spaced") else [STEPS[0], crop, space]
+    labels, _ = segmenter(Everywhere(), recipe={"steps": steps, "windows": WINDOWS}).segment(Volume(voxels, grid))
+    assert (labels[30:, 5:15] == 1).all()
+    assert not labels[:27].any()
+    assert not labels[:, :5].any()
+    assert not labels[:, 15:].any()
+
+
 def test_a_tilted_gantry_does_not_shear_the_labels():
     straight = Grid.from_axes((40, 56, 60), (2.5, 1.6, 1.5))
     affine = straight.affine.copy()

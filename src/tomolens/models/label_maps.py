@@ -25,19 +25,29 @@ Paint = Sequence[tuple[int, int]]
 """(channel, label) pairs, later ones on top."""
 
 
-def labels_on(target: Grid, channels: torch.Tensor, source: Grid, answer: Answer, progress: Progress) -> NDArray[Any]:
-    """(channels, *source.shape) raw answers to labels of ``target.shape``, uint8 or uint16; 0 outside of ``source``.
+def labels_on(
+    target: Grid,
+    channels: torch.Tensor,
+    source: Grid,
+    answer: Answer,
+    progress: Progress,
+    seen: Sequence[Grid] | None = None,
+) -> NDArray[Any]:
+    """(channels, *source.shape) raw answers to labels of ``target.shape``, uint8 or uint16; 0 outside of ``seen``.
 
-    ``channels`` are activated in place.
+    ``seen`` are boxes that hold all that the network saw, None ``source`` alone. What they hold beyond the faces of
+    ``source``, since its spacing does not divide the scan, gets the label of the nearest voxel. ``channels`` are
+    activated in place.
     """
+    boxes = (source,) if seen is None else seen
     if answer.back == "linear" or answer.decision == "threshold":
         _activate(channels, answer.activation)
     paint = painting(channels, answer)
     dtype = np.uint8 if max((label for _, label in paint), default=len(channels) - 1) < 256 else np.uint16
 
     def straight(rows: slice) -> torch.Tensor:
-        labels = _decided(resampled(channels, source, target, rows=rows), answer, paint)
-        return labels.where(_is_covered(target, source, rows), 0) if answer.threshold <= 0 else labels
+        labels = _decided(resampled(channels, source, target, rows=rows, fill=None), answer, paint)
+        return _held(labels, target, boxes, rows)
 
     if answer.back == "linear":
         return _largest_parts(_in_slabs(target, dtype, straight, progress), answer.largest)
@@ -46,16 +56,19 @@ def labels_on(target: Grid, channels: torch.Tensor, source: Grid, answer: Answer
         _largest_parts(decided.numpy(), answer.largest)
 
     def looked_up(rows: slice) -> torch.Tensor:
-        return resampled(decided[None], source, target, rows=rows, nearest=True)[0]
+        looked = resampled(decided[None], source, target, rows=rows, nearest=True, fill=None)[0]
+        return _held(looked, target, boxes, rows)
 
     labels = _in_slabs(target, dtype, looked_up, progress)
     return labels if answer.largest_first else _largest_parts(labels, answer.largest)
 
 
-def _is_covered(target: Grid, source: Grid, rows: slice) -> torch.Tensor:
-    """Where the network saw the scan: what is filled in elsewhere, 0, would reach a threshold of 0 or below."""
-    everywhere = torch.ones(()).expand(1, *source.shape)
-    return resampled(everywhere, source, target, rows=rows, nearest=True)[0] > 0
+def _held(labels: torch.Tensor, target: Grid, boxes: Sequence[Grid], rows: slice) -> torch.Tensor:
+    """The labels, with 0 where a box does not reach."""
+    for box in boxes:
+        everywhere = torch.ones(()).expand(1, *box.shape)
+        labels = labels.where(resampled(everywhere, box, target, rows=rows, nearest=True)[0] > 0, 0)
+    return labels
 
 
 def painting(channels: torch.Tensor, answer: Answer) -> Paint:

@@ -22,6 +22,8 @@ from tomolens.models.inference import is_memory
 from tomolens.models.resampling import resampled
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tomolens.core.card import ModelCard
     from tomolens.core.volume import Volume
 
@@ -41,11 +43,15 @@ _OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "S": "I", "I": "S"}
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """(channels, a, b, c) float32 and the grid of (a, b, c); ``fill`` stands where nothing was measured."""
+    """(channels, a, b, c) float32 and the grid of (a, b, c); ``fill`` stands where nothing was measured.
+
+    ``cropped_to`` are the boxes that steps cut it down to; a face where nothing was cut off lies beyond the scan.
+    """
 
     channels: torch.Tensor
     grid: Grid
     fill: float
+    cropped_to: tuple[Grid, ...] = ()
 
 
 def images_for(card: ModelCard, volume: Volume | Sequence[Volume]) -> tuple[Volume, ...]:
@@ -162,7 +168,14 @@ def _crop_foreground(image: Placed, margin: int | Sequence[int] = 0, allow_small
     before, after = (inner[0] - low).tolist(), (high - inner[1]).tolist()
     room = [side for axis in (2, 1, 0) for side in (before[axis], after[axis])]
     grid = image.grid.cropped(_three(tuple(low.tolist())), _three(tuple((high - low).tolist())))
-    return replace(image, channels=functional.pad(channels, room), grid=grid)
+    boxes = (*image.cropped_to, _box_of(image.grid, low, high))
+    return replace(image, channels=functional.pad(channels, room), grid=grid, cropped_to=boxes)
+
+
+def _box_of(grid: Grid, low: NDArray[np.int_], high: NDArray[np.int_]) -> Grid:
+    """The voxels from ``low`` to ``high``; at the grid's own faces one more, for what its spacing left of the scan."""
+    low, high = low - (low <= 0), high + (high >= grid.shape)
+    return grid.cropped(_three(tuple(low.tolist())), _three(tuple((high - low).tolist())))
 
 
 def _pad_divisible(image: Placed, k: int | Sequence[int]) -> Placed:

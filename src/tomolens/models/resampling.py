@@ -27,11 +27,12 @@ def resampled(
     *,
     rows: slice = slice(None),
     nearest: bool = False,
-    fill: float = 0.0,
+    fill: float | None = 0.0,
 ) -> torch.Tensor:
     """(c, *source.shape) to (c, rows, *target.shape[1:]), linear or nearest; float32.
 
-    ``rows`` are slices along the target's first axis. What lies beyond the source's outer faces is ``fill``.
+    ``rows`` are slices along the target's first axis. What lies beyond the source's outer faces is ``fill``; None
+    repeats the edge.
     """
     to_source = np.linalg.inv(source.affine) @ target.affine
     index = np.arange(target.shape[0])[rows]
@@ -54,7 +55,9 @@ def _straight_order(matrix: NDArray[np.float64], target: Grid) -> tuple[int, ...
     return order if sorted(order) == [0, 1, 2] and strays < _STRAIGHT_VOXELS else None
 
 
-def _along(image: torch.Tensor, axis: int, positions: NDArray[np.float64], nearest: bool, fill: float) -> torch.Tensor:
+def _along(
+    image: torch.Tensor, axis: int, positions: NDArray[np.float64], nearest: bool, fill: float | None
+) -> torch.Tensor:
     """Look up positions along one axis; the outer half voxels repeat the edge."""
     size = image.shape[axis]
     held = (positions >= -0.5 - _STRAIGHT_VOXELS) & (positions <= size - 0.5 + _STRAIGHT_VOXELS)
@@ -65,7 +68,7 @@ def _along(image: torch.Tensor, axis: int, positions: NDArray[np.float64], neare
     weight = (at - low).float().reshape(shape)
     if not nearest and bool(weight.any()):
         looked = torch.lerp(looked, image.index_select(axis, (low + 1).clamp(max=size - 1)).float(), weight)
-    return looked if held.all() else torch.where(torch.from_numpy(held).reshape(shape), looked, fill)
+    return looked if fill is None or held.all() else torch.where(torch.from_numpy(held).reshape(shape), looked, fill)
 
 
 def _oblique(
@@ -74,7 +77,7 @@ def _oblique(
     index: NDArray[np.int_],
     target: Grid,
     nearest: bool,
-    fill: float,
+    fill: float | None,
 ) -> torch.Tensor:
     """Look up each target voxel by itself, one slice at a time."""
     size = torch.tensor(channels.shape[1:], dtype=torch.float64)
@@ -88,5 +91,5 @@ def _oblique(
         looked = functional.grid_sample(
             channels[None].float(), unit.flip(-1)[None, None].float(), mode, "border", align_corners=True
         )
-        slices.append(torch.where(held, looked[0], fill))
+        slices.append(looked[0] if fill is None else torch.where(held, looked[0], fill))
     return torch.cat(slices, dim=1)

@@ -83,7 +83,7 @@ class Segmenter:
         windows = WindowedPass(self._network, self.recipe.windows or WHOLE, self.backend, progress)
         channels = windows.over(image.channels)
         manifest.lap("network")
-        labels = labels_on(volumes[0].grid, channels, image.grid, self.recipe.answer, progress)
+        labels = labels_on(volumes[0].grid, channels, image.grid, self.recipe.answer, progress, image.cropped_to)
         notes = covered_regions(channels, image.grid, self.recipe.answer, self.labels)
         manifest.lap("labels")
         run = manifest.run(self.card, self.weights_sha256, volumes, windows.backend, [*windows.notes, *notes])
