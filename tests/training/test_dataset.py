@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from tomolens.core.volume import Unit, Volume
 from tomolens.io.write import write_volume
 from tomolens.training.dataset import Split, read_dataset
 from tomolens.training.describe import describe
+from tomolens.training.fingerprint import differences
 from tomolens.training.sources import load_dataset, nodule_donors, open_dataset
 
 LUNA16 = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
@@ -44,7 +47,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(tmp_path: Path, drawn: Path) -> Path:
     """A data set as a user brings it: two scans, LUNA16's tables, a nodule with its mask and a description."""
     for name in ("a", "b"):
-        (tmp_path / f"{name}.nii").symlink_to(drawn)
+        shutil.copyfile(drawn, tmp_path / f"{name}.nii")
     (tmp_path / "annotations.csv").write_text(LUNA16 + "a,90,130,90,8\na,230,130,80,-1\nother,0,0,0,5\n")
     (tmp_path / "annotations_excluded.csv").write_text(LUNA16 + "b,90,130,90,-1\n")
     distance = np.linalg.norm(np.indices((21, 21, 21)) - 10, axis=0)
@@ -129,6 +132,28 @@ def test_a_section_may_be_a_table_with_columns_of_its_own(folder: Path) -> None:
 def test_what_is_wrong_is_refused_with_file_line_and_column(folder: Path, sections: Any, said: str) -> None:
     with pytest.raises(ReadError, match=said):
         read_dataset(describes(folder, **sections))
+
+
+def test_data_are_the_same_in_another_folder_and_at_another_time(folder: Path, tmp_path_factory) -> None:
+    before = load_dataset(folder).record
+    moved = shutil.copytree(folder, tmp_path_factory.mktemp("moved") / "away")
+    (moved / "a.nii").touch()
+    assert load_dataset(moved).record == before
+
+
+def test_other_marks_other_voxels_and_other_nodules_are_other_data(folder: Path) -> None:
+    before = load_dataset(folder).record
+    (folder / "annotations.csv").write_text(LUNA16 + "a,90,130,90,8\n")
+    write_volume(replace(chest(), voxels=chest().voxels + np.int16(1)), folder / "b.nii")
+    file = describes(folder, nodule_volumes=[{"image": "nodule_image.nii", "mask": "nodule_mask.nii", "name": "new"}])
+    assert differences(before, load_dataset(file).record) == {
+        "changed": ["marks of a", "scan b (val)"],
+        "gone": ["nodule nodule_image"],
+        "new": ["nodule new"],
+    }
+    assert differences(before, [before[1], before[0], *before[2:]]) == {
+        "in another order": [before[1][0], before[0][0]]
+    }
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tests.training.test_patches import ball, lung
 from tomolens.core.errors import Cancelled, OptionError, ReadError
 from tomolens.core.progress import Step
 from tomolens.models import inference
+from tomolens.training.backgrounds import Mark
 from tomolens.training.detector import TrainConfig, Trainer, detection_loss
 from tomolens.training.patches import PatchRecipe
 from tomolens.training.runs import read_log
@@ -99,6 +101,24 @@ def test_other_lungs_do_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
     others = TrainingData((lung(0), lung(7)), (ball(),))
     with pytest.raises(ReadError, match="trained on 2 lungs, 1 of them others than the 2 that the data hold now"):
         Trainer(SMALL, others, tmp_path, Team(inference.Backend.choose("cpu")))
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"backgrounds": (lung(0), lung(1, marks=(Mark((40, 50, 60), 8, True),)))}, "changed: marks of lung-1"),
+        ({"backgrounds": (lung(0), replace(lung(1), origin="other voxels"))}, "changed: scan lung-1"),
+        ({"donors": (ball(), replace(ball(), name="b", origin="b"))}, "new: nodule b"),
+        ({"donors": (ball(texture=1),)}, "changed: nodule ball"),
+        ({"donors": ()}, "gone: nodule ball"),
+        ({"held_out": TrainingData((lung(7),), ())}, r"new: scan lung-7 \(val\), marks of lung-7 \(val\)"),
+    ],
+)
+def test_a_stopped_run_does_not_go_on_with_other_data(tmp_path: Path, now: dict[str, Any], said: str) -> None:
+    config, team = replace(SMALL, rounds=1, steps=1), Team(inference.Backend.choose("cpu"))
+    trained(tmp_path, config)
+    with pytest.raises(ReadError, match=rf"was trained on other data than these \({said}\); go on with the same data"):
+        Trainer(config, replace(data(), **now), tmp_path, team)
 
 
 def test_the_configuration_survives_its_file() -> None:

@@ -64,6 +64,8 @@ class Background:
         Slice thickness of the acquisition, which decides how sharp an inserted nodule may look.
     kind
         ``scan``, ``cube`` or ``phantom``.
+    origin
+        A hash of what it was made from; empty of a phantom, which its seed makes anew.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Background:
     kind: str
     grid: Grid | None = None
     lungs: Lungs | None = None
+    origin: str = ""
 
 
 def background_of_scan(

@@ -95,7 +95,7 @@ def train_classifier(
     Raises
     ------
     ReadError
-        If ``folder`` holds a run that began with other lungs, or with other weights of the detector.
+        If ``folder`` holds a run that began with other data, or with other weights of the detector.
     """
     marked = _began_with(config, data, folder)
     if marked is None:
@@ -110,7 +110,7 @@ def _began_with(config: ClassifierConfig, data: TrainingData, folder: Path) -> t
     state = run.resume(torch.device("cpu"))
     if state is None or "marked" not in state:
         return None
-    run.check_lungs(state["lungs"], data.names)
+    run.check_data(state, data)
     detector = find_bundle(config.detector)
     if state["detector_sha256"] != detector.weights_sha256:
         raise ReadError(
@@ -134,7 +134,8 @@ def _train(
     progress: Progress,
 ) -> Learner:
     learner, run = Learner(start_network(config), config, team), RunFolder(folder, config)
-    began = {"lungs": data.names, "marked": marked, "detector_sha256": find_bundle(config.detector).weights_sha256}
+    detector_sha256 = find_bundle(config.detector).weights_sha256
+    began = {"lungs": data.names, "data": data.record, "marked": marked, "detector_sha256": detector_sha256}
     state = run.resume(team.backend.device)
     if state is not None:
         learner.resume(state)

@@ -96,7 +96,7 @@ def train_detector(
     OptionError
         If ``folder`` holds a run with another configuration, or the batch cannot be shared by the processes.
     ReadError
-        If its checkpoint is damaged or was trained on other lungs.
+        If its checkpoint is damaged or was trained on other data.
     Cancelled
         If ``progress`` asked to stop; the round that was going on is lost.
     """
@@ -155,7 +155,7 @@ class Trainer:
         self.mined = self.team.told(self.mined)
 
     def _resume(self, state: dict[str, Any]) -> None:
-        self.folder.check_lungs(state["lungs"], self.data.names)
+        self.folder.check_data(state, self.data)
         self.learner.resume(state)
         self.round = state["round"]
         self.mined = [[(k, j, i) for k, j, i in places] for places in state["mined"]]
@@ -172,7 +172,7 @@ class Trainer:
             "learning_rate": self.learner.rate,
             "seconds": time.perf_counter() - started,
         }
-        kept = {"round": self.round, "mined": self.mined, "lungs": self.data.names}
+        kept = {"round": self.round, "mined": self.mined, "lungs": self.data.names, "data": self.data.record}
         self.folder.save({**self.learner.state(), **kept}, row)
 
     def _held_out_losses(self) -> dict[str, float]:

@@ -47,7 +47,7 @@ class Donor:
     ``voxels`` is HU, ``mask`` the nodule (0 or 1), both (k, j, i); ``texture`` is LIDC's rating, 1 ground glass to 5
     solid; ``malignancy`` the probability that it is malignant, as its readers or its diagnosis say; each None where
     nobody rated it. ``scene`` is int16 HU, a cube of `SCENE_MM` around the nodule as it was found, with air where
-    nothing is known.
+    nothing is known; ``origin`` a hash of what it was cut out of.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Donor:
     texture: int | None
     malignancy: float | None
     scene: NDArray[np.int16]
+    origin: str = ""
 
     @property
     def is_usable(self) -> bool:

@@ -30,14 +30,17 @@ import torch
 from tomolens.core.errors import OptionError, ReadError
 from tomolens.io.atomic import whole_file
 from tomolens.training.curves import draw_log
+from tomolens.training.fingerprint import differences
 
 if TYPE_CHECKING:
     from tomolens.training.config import RunConfig
+    from tomolens.training.sources import TrainingData
 
 CHECKPOINT = "checkpoint.pt"
 CONFIG = "config.json"
 LOG = "log.csv"
 PLOT = "log.png"
+_SHOWN = 5
 
 Row = Mapping[str, float]
 """A line of the log, by column: first of all ``round`` and ``steps``."""
@@ -73,14 +76,26 @@ class RunFolder:
         self.log = state["log"] if "log" in state else read_log(self.path)
         return state
 
-    def check_lungs(self, began_with: Sequence[str], lungs: Sequence[str]) -> None:
-        """Refuse to go on with other lungs than a run began with.
+    def check_data(self, began: Mapping[str, Any], data: TrainingData) -> None:
+        """Refuse to go on with other data than the run of a checkpoint began with.
+
+        Where the files lie does not matter, nor when they were written.
 
         Raises
         ------
         ReadError
-            If they differ in name, number or order.
+            If lungs, their marks, or nodules differ in number, order or content; it is named what does.
         """
+        self._check_lungs(began["lungs"], data.names)
+        found = differences(began["data"], data.record) if "data" in began else {}
+        if found:
+            said = "; ".join(f"{kind}: {_listed(names)}" for kind, names in found.items())
+            raise ReadError(
+                f"{self.path} was trained on other data than these ({said}); go on with the same data, or in another "
+                "folder."
+            )
+
+    def _check_lungs(self, began_with: Sequence[str], lungs: Sequence[str]) -> None:
         if list(began_with) != list(lungs):
             others = len(set(began_with) - set(lungs))
             raise ReadError(
@@ -100,6 +115,11 @@ class RunFolder:
             _write_log(temporary, self.log)
         with whole_file(self.path / PLOT) as temporary:
             draw_log(self.log, temporary)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def load_checkpoint(run: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

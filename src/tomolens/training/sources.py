@@ -25,11 +25,13 @@ from tomolens.training.dataset import (
     read_dataset,
 )
 from tomolens.training.describe import describe
+from tomolens.training.fingerprint import fingerprint, fingerprint_of_volume
 from tomolens.training.markings import Marking, read_markings
 from tomolens.training.nodules import Donor, donor_from_volume, donor_of
 
 if TYPE_CHECKING:
     from tomolens.core.volume import Volume
+    from tomolens.training.backgrounds import Mark
     from tomolens.training.dataset import CubesRecord
 
 _LEAST_ROOM = 500
@@ -48,6 +50,21 @@ class TrainingData:
     def names(self) -> list[str]:
         """Of the lungs, in their order."""
         return [background.name for background in self.backgrounds]
+
+    @property
+    def record(self) -> list[tuple[str, str]]:
+        """Everything that decides a run, by what it is called; `tomolens.training.fingerprint` compares two."""
+        lungs = [(f"{lung.kind} {lung.name}", f"{lung.origin} {lung.thickness_mm:g}") for lung in self.backgrounds]
+        marks = [(f"marks of {lung.name}", _hashed(lung.marks)) for lung in self.backgrounds]
+        nodules = [(f"nodule {d.name}", f"{d.origin} {d.texture} {d.malignancy}") for d in self.donors]
+        held_out = self.held_out.record if self.held_out else []
+        return [*lungs, *marks, *nodules, *((f"{what} (val)", seen) for what, seen in held_out)]
+
+
+def _hashed(marks: Sequence[Mark]) -> str:
+    """A hash of marks, to a hundredth of a millimetre."""
+    values = [[*mark.center_kji, mark.diameter_mm, mark.nodule] for mark in marks]
+    return fingerprint(np.round(np.array(values, float) * 100).astype(int))
 
 
 def open_dataset(path: Path) -> Dataset:
@@ -120,7 +137,8 @@ def _scans(scans: Sequence[ScanRecord], progress: Progress) -> Iterator[Backgrou
             _check_inside(marking, volume, scan)
         nodules, excluded = ([(m.center_lps_mm, m.diameter_mm) for m in ms] for ms in (scan.nodules, scan.excluded))
         background = usable(background_of_scan(scan.scan, volume, nodules, excluded))
-        yield replace(background, thickness_mm=scan.thickness_mm or background.thickness_mm)
+        thickness_mm = scan.thickness_mm or background.thickness_mm
+        yield replace(background, thickness_mm=thickness_mm, origin=fingerprint_of_volume(volume))
 
 
 def _check_inside(marking: Marking, volume: Volume, scan: ScanRecord) -> None:
@@ -144,13 +162,14 @@ def _cubes(records: Sequence[CubesRecord]) -> Iterator[Background]:
     for name, image, mask in (cube for record in records for cube in _load_cubes(record)):
         background = background_of_cube(name, image, mask)
         if len(background.inner) >= _LEAST_ROOM:
-            yield background
+            yield replace(background, origin=fingerprint(image, mask))
 
 
 def _donors(dataset: Dataset, progress: Progress) -> Iterator[Donor]:
     for record in dataset.cubes:
         for name, image, mask in _load_cubes(record):
-            yield from _usable(donor_of(name, image, mask, _rating(record.texture.get(name))))
+            donor = donor_of(name, image, mask, _rating(record.texture.get(name)))
+            yield from _usable(replace(donor, origin=fingerprint(image, mask)))
     for done, nodule in enumerate(dataset.nodules):
         progress(Step("read nodules", done, len(dataset.nodules)))
         yield from _usable(donor_of_record(nodule))
@@ -174,7 +193,8 @@ def donor_of_record(record: NoduleRecord) -> Donor:
         raise ReadError(f"{record.where}: image is {image.shape}, mask {mask.shape}; they must lie on one grid.")
     if not (mask.voxels > 0).any():
         raise ReadError(f"{record.where}: the mask {record.mask} is empty.")
-    return donor_from_volume(record.name, image, mask, _rating(record.texture), _malignancy(record))
+    donor = donor_from_volume(record.name, image, mask, _rating(record.texture), _malignancy(record))
+    return replace(donor, origin=f"{fingerprint_of_volume(image)} {fingerprint_of_volume(mask)}")
 
 
 def _rating(texture: float | None) -> int | None:
