@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tomolens.io.write import write_volume
 from tomolens.training.dataset import Split, read_dataset
 from tomolens.training.describe import describe
 from tomolens.training.fingerprint import differences
+from tomolens.training.sides import Seen, check_sides
 from tomolens.training.sources import load_dataset, nodule_donors, open_dataset
 
 LUNA16 = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
@@ -190,8 +192,84 @@ def test_a_table_whose_place_is_no_number_is_refused_with_its_line(folder: Path)
 
 def test_a_nodule_in_other_coordinates_than_lps_is_refused_where_it_leaves_its_scan(folder: Path) -> None:
     (folder / "annotations.csv").write_text(LUNA16 + "a,-90,-130,90,8\n")
-    with pytest.raises(ReadError, match=r"annotations\.csv, line 2: the nodule at .* lies outside .*a\.nii.*RAS"):
+    with pytest.raises(ReadError, match=r"annotations\.csv, line 2: the mark at .* lies outside .*a\.nii.*RAS"):
         load_dataset(folder)
+
+
+def test_an_excluded_place_outside_its_scan_is_refused(folder: Path) -> None:
+    (folder / "annotations_excluded.csv").write_text(LUNA16 + "b,5000,5000,-9000,5\n")
+    with pytest.raises(ReadError, match=r"annotations_excluded\.csv, line 2: the mark at .* lies outside .*b\.nii"):
+        load_dataset(folder)
+
+
+@pytest.mark.parametrize("diameter", [0, 5000])
+def test_a_diameter_that_no_nodule_has_is_refused(folder: Path, diameter: float) -> None:
+    (folder / "annotations.csv").write_text(LUNA16 + f"a,90,130,90,{diameter}\n")
+    with pytest.raises(ReadError, match=rf"line 2: diameter_mm is {diameter}; accepted is above 0 to 200, or a neg"):
+        read_dataset(folder / "dataset.json")
+
+
+def test_a_place_that_is_marked_as_nodule_and_excluded_is_refused(folder: Path) -> None:
+    (folder / "annotations_excluded.csv").write_text(LUNA16 + "a,90,130,90,-1\n")
+    with pytest.raises(ReadError, match=r"ded\.csv, line 2: the place is marked as a nodule in .*ions\.csv, line 2"):
+        read_dataset(folder / "dataset.json")
+
+
+NODULES = ((-60, 30, 50), (-75, -25, 110), (75, 0, 90), (60, -40, 120), (80, 35, 130))
+"""In the lungs of `chest`, its middle at x = y = 0; none is the mirror of another."""
+
+
+def centred(hu: float) -> Volume:
+    """A chest with nodules of that density, 10 mm."""
+    drawn = chest()
+    grid = Grid.from_axes(drawn.shape, drawn.spacing_mm, (-160.0, -130.0, 0.0))
+    places = grid.to_mm(np.moveaxis(np.indices(drawn.shape), 0, -1))
+    inside = np.any([np.linalg.norm(places - place, axis=-1) < 5 for place in NODULES], axis=0)
+    return Volume(np.where(inside, hu, drawn.voxels).astype(np.int16), grid, Unit.HU, "CT")
+
+
+def marked(folder: Path, *places: Sequence[float]) -> None:
+    (folder / "annotations.csv").write_text(LUNA16 + "".join(f"a,{x},{y},{z},10\n" for x, y, z in places))
+
+
+def mirrored(*places: Sequence[float]) -> list[tuple[float, ...]]:
+    return [(-x, -y, z) for x, y, z in places]
+
+
+@pytest.mark.parametrize("hu", [40, -600])
+def test_a_table_in_ras_is_refused_where_its_nodules_lie_there_alone(folder: Path, hu: float) -> None:
+    write_volume(centred(hu), folder / "a.nii")
+    marked(folder, *NODULES)
+    assert [(place.here, place.mirrored) for place in load_dataset(folder).seen] == [(True, False)] * 5
+    marked(folder, *mirrored(*NODULES))
+    said = r"annotations\.csv: 5 of 5 marked nodules are denser .* only with x and y negated, 0 where .* LPS mm.* RAS"
+    with pytest.raises(ReadError, match=said):
+        load_dataset(folder)
+
+
+def sides(*fits: tuple[bool, bool | None]) -> list[Seen]:
+    return [Seen(Path("a.csv"), here, there) for here, there in fits]
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        pytest.param(sides((False, True), (False, True)), id="two prove nothing"),
+        pytest.param(sides(*[(False, None)] * 9), id="in RAS they would lie outside"),
+        pytest.param(sides(*[(False, False)] * 9), id="ground glass and in the wall"),
+        pytest.param(sides(*[(False, True)] * 3, *[(False, False)] * 4), id="fewer than half"),
+        pytest.param(sides(*[(False, True)] * 5, *[(True, False)] * 2), id="some fit as they are"),
+        pytest.param([*sides((False, True), (False, True)), Seen(Path("b"), False, True)], id="of two tables"),
+    ],
+)
+def test_nodules_that_are_hard_to_see_are_not_refused(places: list[Seen]) -> None:
+    check_sides(places)
+
+
+def test_one_table_in_ras_among_others_is_refused() -> None:
+    right = [Seen(Path("b.csv"), True, False)] * 30
+    with pytest.raises(ReadError, match=r"a\.csv: 4 of 6 marked nodules .* negated, 1 where"):
+        check_sides([*right, *sides(*[(False, True)] * 4, (True, False), (False, False), (False, None))])
 
 
 def test_an_empty_mask_is_refused(folder: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tomolens.training.classifier import ClassifierConfig
     from tomolens.training.config import RunConfig
     from tomolens.training.detector import TrainConfig
+    from tomolens.training.sources import TrainingData
 
 FIRST_PHANTOM_SEED = 100
 FIRST_CALIBRATION_SEED = 600
@@ -193,8 +194,17 @@ def _train(
     with refusals(), told() as tell:
         chosen = configured(kind, out, config, wishes)
         loaded = load_dataset(data, chosen.phantom_seeds, tell)
+    typer.echo(_looks(loaded))
+    with refusals(), told() as tell:
         train(chosen, loaded, out, device, processes=processes, progress=tell)
     _trained(chosen, out)
+
+
+def _looks(data: TrainingData) -> str:
+    """How many nodules are where they are marked, so that a table of other places does not pass unseen."""
+    places = [*data.seen, *(data.held_out.seen if data.held_out else ())]
+    here = sum(place.here for place in places)
+    return f"{here} of {len(places)} marked nodules are denser than the lung around them."
 
 
 def _trained(chosen: RunConfig, out: Path) -> None:

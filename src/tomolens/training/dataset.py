@@ -156,8 +156,9 @@ def dataset_of(sections: Mapping[str, Any], path: Path) -> Dataset:
     _refuse(path, problems)
     nodules, excluded = (_marked(path, sections, section) for section in ("nodules", "excluded"))
     _refuse(path, [*_doubles(dataset.scans), *_two_splits(dataset), *_strangers(dataset.scans, nodules)])
-    scans = (replace(s, nodules=_of(s, nodules), excluded=_of(s, excluded)) for s in dataset.scans)
-    return replace(dataset, scans=tuple(scans))
+    scans = tuple(replace(s, nodules=_of(s, nodules), excluded=_of(s, excluded)) for s in dataset.scans)
+    _refuse(path, [*_both(scans)])
+    return replace(dataset, scans=scans)
 
 
 @dataclass(frozen=True)
@@ -336,6 +337,15 @@ def _two_splits(dataset: Dataset) -> Iterator[str]:
         first, before = seen.setdefault(patient, (split, where))
         if split is not first:
             yield f"{where}: the patient {patient!r} is in the split {split}, but in {before} in the split {first}."
+
+
+def _both(scans: Sequence[ScanRecord]) -> Iterator[str]:
+    """Places that count as a nodule by one table, and neither way by another."""
+    for scan in scans:
+        nodules = {nodule.center_lps_mm: nodule.where for nodule in scan.nodules}
+        for marking in (m for m in scan.excluded if m.center_lps_mm in nodules):
+            nodule = nodules[marking.center_lps_mm]
+            yield f"{marking.where}: the place is marked as a nodule in {nodule}; leave out one of the two."
 
 
 def _strangers(scans: Sequence[ScanRecord], marked: Mapping[str, Sequence[Marking]]) -> Iterator[str]:

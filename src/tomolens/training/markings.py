@@ -13,15 +13,18 @@ NAME_COLUMNS = ("scan", "volume", "seriesuid", "series_uid")
 PLACE_COLUMNS = (("coordX", "coordY", "coordZ"), ("x_mm", "y_mm", "z_mm"))
 UNKNOWN_DIAMETER_MM = 10.0
 """LUNA16's reading of a negative diameter."""
+MOST_DIAMETER_MM = 200.0
+"""No lesion of a lung is larger: a unit is wrong, or a column."""
 
 
 @dataclass(frozen=True)
 class Marking:
-    """A place in a scan that somebody marked; ``where`` is the line that says so."""
+    """A place in a scan that somebody marked; ``where`` is the line of the ``table`` that says so."""
 
     center_lps_mm: Point
     diameter_mm: float
     where: str
+    table: Path
 
 
 def read_markings(file: Path) -> list[tuple[tuple[str, ...], Marking]]:
@@ -33,7 +36,8 @@ def read_markings(file: Path) -> list[tuple[tuple[str, ...], Marking]]:
     Raises
     ------
     ReadError
-        If a column is missing, a row names no scan, or a place or diameter is no number.
+        If a column is missing, a row names no scan, a place or diameter is no number, or a diameter is 0 or larger than
+        `MOST_DIAMETER_MM`.
     """
     table = read_csv(file, ("diameter_mm",))
     columns = [column for column in NAME_COLUMNS if column in table.columns]
@@ -53,5 +57,14 @@ def _names(row: CsvRow, columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _marking(row: CsvRow, place: Sequence[str]) -> Marking:
+    return Marking(row.point(place), _diameter(row), row.where, row.path)
+
+
+def _diameter(row: CsvRow) -> float:
     diameter = row.number("diameter_mm")
-    return Marking(row.point(place), diameter if diameter > 0 else UNKNOWN_DIAMETER_MM, row.where)
+    if diameter == 0 or diameter > MOST_DIAMETER_MM:
+        raise ReadError(
+            f"{row.where}: diameter_mm is {diameter:g}; accepted is above 0 to {MOST_DIAMETER_MM:g}, or a negative "
+            "number where it is not known."
+        )
+    return diameter if diameter > 0 else UNKNOWN_DIAMETER_MM

@@ -28,6 +28,7 @@ from tomolens.training.describe import describe
 from tomolens.training.fingerprint import fingerprint, fingerprint_of_volume
 from tomolens.training.markings import Marking, read_markings
 from tomolens.training.nodules import Donor, donor_from_volume, donor_of
+from tomolens.training.sides import IN_LPS, Seen, check_sides, seen
 
 if TYPE_CHECKING:
     from tomolens.core.volume import Volume
@@ -45,6 +46,8 @@ class TrainingData:
     backgrounds: tuple[Background, ...]
     donors: tuple[Donor, ...]
     held_out: TrainingData | None = None
+    seen: tuple[Seen, ...] = ()
+    """How the nodules look that are marked in its scans."""
 
     @property
     def names(self) -> list[str]:
@@ -93,7 +96,8 @@ def load_dataset(path: Path, phantom_seeds: Sequence[int] = (), progress: Progre
     Raises
     ------
     ReadError
-        If anything in the description is wrong, there is no lung or no nodule, or a nodule lies outside its scan.
+        If anything in the description is wrong, there is no lung or no nodule, a mark lies outside its scan, or the
+        marks of a table are in other coordinates than LPS.
     ContractError
         If there is hardly any lung in a scan.
     """
@@ -107,7 +111,9 @@ def load_dataset(path: Path, phantom_seeds: Sequence[int] = (), progress: Progre
             f"{path} holds {len(train.scans)} scans and {len(loaded.donors)} nodules in the split train, with phantoms "
             f"and cubes {len(loaded.backgrounds)} lungs; training needs some lung and some nodule."
         )
-    return replace(loaded, held_out=_loaded(val, (), progress) if val.scans else None)
+    held_out = _loaded(val, (), progress) if val.scans else None
+    check_sides([*loaded.seen, *(held_out.seen if held_out else ())])
+    return replace(loaded, held_out=held_out)
 
 
 def nodule_donors(path: Path, progress: Progress = silent) -> list[Donor]:
@@ -125,16 +131,20 @@ def read_marks(file: Path) -> dict[str, list[tuple[tuple[float, float, float], f
 
 
 def _loaded(dataset: Dataset, phantom_seeds: Sequence[int], progress: Progress) -> TrainingData:
-    lungs = (*_scans(dataset.scans, progress), *_cubes(dataset.cubes), *_phantoms(phantom_seeds, progress))
-    return TrainingData(lungs, tuple(_donors(dataset, progress)))
+    places: list[Seen] = []
+    scans = _scans(dataset.scans, places, progress)
+    lungs = (*scans, *_cubes(dataset.cubes), *_phantoms(phantom_seeds, progress))
+    return TrainingData(lungs, tuple(_donors(dataset, progress)), seen=tuple(places))
 
 
-def _scans(scans: Sequence[ScanRecord], progress: Progress) -> Iterator[Background]:
+def _scans(scans: Sequence[ScanRecord], places: list[Seen], progress: Progress) -> Iterator[Background]:
+    """Read each scan; how its nodules look is added to ``places``."""
     for done, scan in enumerate(scans):
         progress(Step("read scans", done, len(scans)))
         volume = read_volume(scan.path, series_uid=scan.series_uid, modality=scan.modality)
-        for marking in scan.nodules:
+        for marking in (*scan.nodules, *scan.excluded):
             _check_inside(marking, volume, scan)
+        places += [seen(marking, volume) for marking in scan.nodules]
         nodules, excluded = ([(m.center_lps_mm, m.diameter_mm) for m in ms] for ms in (scan.nodules, scan.excluded))
         background = usable(background_of_scan(scan.scan, volume, nodules, excluded))
         thickness_mm = scan.thickness_mm or background.thickness_mm
@@ -142,14 +152,11 @@ def _scans(scans: Sequence[ScanRecord], progress: Progress) -> Iterator[Backgrou
 
 
 def _check_inside(marking: Marking, volume: Volume, scan: ScanRecord) -> None:
-    """A nodule outside its scan is a sign that the table is in other coordinates than LPS, or of another scan."""
+    """A mark outside its scan is a sign that the table is in other coordinates than LPS, or of another scan."""
     room = _MARK_TOLERANCE_MM / np.asarray(volume.spacing_mm)
     place = volume.grid.to_kji(marking.center_lps_mm)
     if (place < -room).any() or (place > np.asarray(volume.shape) - 1 + room).any():
-        raise ReadError(
-            f"{marking.where}: the nodule at {marking.center_lps_mm} lies outside {scan.path}. Places are in DICOM's "
-            "LPS mm: +x left, +y posterior, +z superior; NIfTI tools write RAS, with x and y negated."
-        )
+        raise ReadError(f"{marking.where}: the mark at {marking.center_lps_mm} lies outside {scan.path}. {IN_LPS}")
 
 
 def _load_cubes(record: CubesRecord) -> Iterator[tuple[str, Any, Any]]:
