@@ -123,6 +123,7 @@ def test_a_section_may_be_a_table_with_columns_of_its_own(folder: Path) -> None:
         ({"scans": [{"path": "a.nii", "modality": "MR"}]}, "modality is 'MR'; accepted are CT"),
         ({"scans": [{"path": "a.nii", "thickness_mm": 50}]}, "thickness_mm is 50; accepted is 0.1 to 20"),
         ({"scans": [{"path": "a.nii"}, {"path": "a.nii"}]}, r"scans\[1\]: the scan 'a' is already listed"),
+        ({"scans": [{"path": "a.nii"}, {"path": "./a.nii", "scan": "x", "split": "val"}]}, r"a\.nii is already listed"),
         ({"scans": 3}, "scans is 3; accepted are a list"),
         ({"scans": [{"path": "b.nii", "scan": "x"}]}, r"annotations\.csv, line 2: no mark belongs to a listed scan"),
         ({"nodule_volumes": [{"image": "nodule_image.nii"}]}, r"nodule_volumes\[0\]: mask is empty"),
@@ -161,8 +162,9 @@ def test_other_marks_other_voxels_and_other_nodules_are_other_data(folder: Path)
 @pytest.mark.parametrize(
     ("rating", "said"),
     [
-        ({"texture": "hard"}, r"nodule_volumes\[0\]: texture is 'hard', not a finite number"),
-        ({"texture": 6}, "texture is 6; accepted is 1 to 5"),
+        ({"texture": "hard"}, r"nodule_volumes\[0\]: texture is 'hard'; accepted is 1 to 5, ground glass, part-solid"),
+        ({"texture": "Solid"}, "texture is 'Solid'; accepted is 1 to 5, ground glass, part-solid, solid, or nothing"),
+        ({"texture": 6}, "texture is '6'; accepted is 1 to 5"),
         ({"malignancy": 0}, "malignancy is 0; accepted is 1 to 5"),
         ({"diagnosis": "bad"}, "diagnosis is 'bad'; accepted are benign, malignant"),
     ],
@@ -177,6 +179,29 @@ def test_a_patient_in_two_splits_is_refused_and_both_places_are_named(folder: Pa
     nodule = {"image": "nodule_image.nii", "mask": "nodule_mask.nii", "patient": "p2"}
     with pytest.raises(ReadError, match=r"volumes\[0\]: the patient 'p2' is .* train.*scans\[1\].*val"):
         read_dataset(describes(folder, nodule_volumes=[nodule]))
+
+
+def test_a_scan_under_two_names_is_refused_and_two_series_of_a_folder_are_not(folder: Path) -> None:
+    (folder / "link.nii").symlink_to(folder / "a.nii")
+    (folder / "dicom").mkdir()
+    two = [{"path": "dicom", "series_uid": "1.2"}, {"path": "dicom", "series_uid": "1.3"}]
+    assert len(read_dataset(describes(folder, scans=[{"path": "a.nii"}, *two])).scans) == 3
+    for again in ({"path": "link.nii"}, {"path": "dicom"}, {"path": "dicom", "series_uid": "1.2", "scan": "x"}):
+        with pytest.raises(ReadError, match=r"scans\[3\]: .* is already listed in .*scans\[[01]\]"):
+            read_dataset(describes(folder, scans=[{"path": "a.nii"}, *two, again]))
+
+
+def test_rows_of_scans_that_are_not_listed_are_counted(folder: Path) -> None:
+    (folder / "annotations_excluded.csv").write_text(LUNA16 + "b,90,130,90,-1\nc,90,130,90,-1\n")
+    data = read_dataset(folder / "dataset.json")
+    assert (len(data.scans), data.marks, data.unlisted) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("name", ["b.mhd", "B", "b.nii.gz"])
+def test_a_row_whose_scan_is_listed_but_for_suffix_or_letter_case_is_refused(folder: Path, name: str) -> None:
+    (folder / "annotations.csv").write_text(LUNA16 + f"a,90,130,90,8\n{name},90,130,90,8\n")
+    with pytest.raises(ReadError, match=rf"line 3: the scan is called '{name}', but the listed one 'b'; write both"):
+        read_dataset(folder / "dataset.json")
 
 
 def test_all_that_is_wrong_is_said_at_once(folder: Path) -> None:

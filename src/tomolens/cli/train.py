@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tomolens.core.progress import Progress, Step
     from tomolens.training.classifier import ClassifierConfig
     from tomolens.training.config import RunConfig
+    from tomolens.training.dataset import Dataset
     from tomolens.training.detector import TrainConfig
     from tomolens.training.sources import TrainingData
 
@@ -200,6 +201,14 @@ def _train(
     _trained(chosen, out)
 
 
+def _holds(dataset: Dataset) -> str:
+    cubes = sum(len(cubes.patients()) for cubes in dataset.cubes)
+    return (
+        f"{len(dataset.scans)} scans with {dataset.marks} nodules, {len(dataset.nodules)} nodule volumes, {cubes} "
+        f"cubes; {dataset.unlisted} rows of scans that are not listed"
+    )
+
+
 def _looks(data: TrainingData) -> str:
     """How many nodules are where they are marked, so that a table of other places does not pass unseen."""
     places = [*data.seen, *(data.held_out.seen if data.held_out else ())]
@@ -233,11 +242,7 @@ def describe(
         dataset = dataset_of(sections, out)
         with whole_file(out) as temporary:
             temporary.write_text(json.dumps(sections, indent=1) + "\n", encoding="utf-8")
-    marks = sum(len(scan.nodules) for scan in dataset.scans)
-    typer.echo(
-        f"{out}: {len(dataset.scans)} scans with {marks} nodules, {len(dataset.nodules)} nodule volumes, "
-        f"{sum(len(cubes.patients()) for cubes in dataset.cubes)} cubes"
-    )
+    typer.echo(f"{out}: {_holds(dataset)}")
 
 
 @train_app.command()

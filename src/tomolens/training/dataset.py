@@ -17,6 +17,7 @@ import numpy as np
 
 from tomolens.core.errors import ReadError
 from tomolens.io.csv_rows import CsvRow, read_csv
+from tomolens.training.contradictions import both_ways, doubles, marks_of_no_scan, misspelt, strangers, two_splits
 from tomolens.training.markings import Marking, read_markings
 
 FORMAT = "tomolens-dataset-1"
@@ -115,6 +116,13 @@ class Dataset:
     scans: tuple[ScanRecord, ...] = ()
     nodules: tuple[NoduleRecord, ...] = ()
     cubes: tuple[CubesRecord, ...] = ()
+    unlisted: int = 0
+    """Rows of marks that are of none of its scans."""
+
+    @property
+    def marks(self) -> int:
+        """Nodules that are marked in its scans."""
+        return sum(len(scan.nodules) for scan in self.scans)
 
     def of(self, split: Split) -> Dataset:
         """The part that belongs to one split."""
@@ -132,8 +140,8 @@ def read_dataset(path: Path) -> Dataset:
     ------
     ReadError
         If anything in it is wrong: a key, a column or a value that is not known, a file that is not there, a scan
-        listed twice, marks of which none belongs to a listed scan, a patient in two splits. Up to ten problems are
-        named at once.
+        listed twice by its name or its file, marks of which none belongs to a listed scan or whose scan is called like
+        a listed one but for suffix or letter case, a patient in two splits. Up to ten problems are named at once.
     """
     return dataset_of(_sections(path), path)
 
@@ -155,10 +163,12 @@ def dataset_of(sections: Mapping[str, Any], path: Path) -> Dataset:
     )
     _refuse(path, problems)
     nodules, excluded = (_marked(path, sections, section) for section in ("nodules", "excluded"))
-    _refuse(path, [*_doubles(dataset.scans), *_two_splits(dataset), *_strangers(dataset.scans, nodules)])
     scans = tuple(replace(s, nodules=_of(s, nodules), excluded=_of(s, excluded)) for s in dataset.scans)
-    _refuse(path, [*_both(scans)])
-    return replace(dataset, scans=scans)
+    unlisted = [*marks_of_no_scan(scans, nodules), *marks_of_no_scan(scans, excluded)]
+    dataset = replace(dataset, scans=scans, unlisted=len({marking for marking, _ in unlisted}))
+    _refuse(path, [*doubles(dataset), *two_splits(dataset), *misspelt(dataset, unlisted)])
+    _refuse(path, [*strangers(dataset, nodules), *both_ways(dataset)])
+    return dataset
 
 
 @dataclass(frozen=True)
@@ -299,8 +309,13 @@ def _number(row: CsvRow, column: str, low: float, high: float) -> float | None:
 
 
 def _texture(row: CsvRow) -> float | None:
-    named = _TEXTURES.get(row.values.get("texture", ""))
-    return named if named is not None else _number(row, "texture", 1, 5)
+    said = row.values.get("texture", "")
+    try:
+        return _TEXTURES.get(said) or _number(row, "texture", 1, 5)
+    except ReadError as wrong:
+        raise ReadError(
+            f"{row.where}: texture is {said!r}; accepted is 1 to 5, {', '.join(_TEXTURES)}, or nothing."
+        ) from wrong
 
 
 def _marked(path: Path, sections: Mapping[str, Any], section: str) -> dict[str, list[Marking]]:
@@ -318,41 +333,3 @@ def _marked(path: Path, sections: Mapping[str, Any], section: str) -> dict[str, 
 def _of(scan: ScanRecord, marked: Mapping[str, Sequence[Marking]]) -> tuple[Marking, ...]:
     names = dict.fromkeys((scan.scan, scan.series_uid or scan.scan))
     return tuple(dict.fromkeys(marking for name in names for marking in marked.get(name, ())))
-
-
-def _doubles(scans: Sequence[ScanRecord]) -> Iterator[str]:
-    seen: dict[str, ScanRecord] = {}
-    for scan in scans:
-        if scan.scan in seen:
-            yield f"{scan.where}: the scan {scan.scan!r} is already listed in {seen[scan.scan].where}."
-        seen.setdefault(scan.scan, scan)
-
-
-def _two_splits(dataset: Dataset) -> Iterator[str]:
-    seen: dict[str, tuple[Split, str]] = {}
-    items = [(scan.patient, scan.split, scan.where) for scan in dataset.scans]
-    items += [(nodule.patient, nodule.split, nodule.where) for nodule in dataset.nodules]
-    items += [(patient, cubes.split, cubes.where) for cubes in dataset.cubes for patient in cubes.patients()]
-    for patient, split, where in items:
-        first, before = seen.setdefault(patient, (split, where))
-        if split is not first:
-            yield f"{where}: the patient {patient!r} is in the split {split}, but in {before} in the split {first}."
-
-
-def _both(scans: Sequence[ScanRecord]) -> Iterator[str]:
-    """Places that count as a nodule by one table, and neither way by another."""
-    for scan in scans:
-        nodules = {nodule.center_lps_mm: nodule.where for nodule in scan.nodules}
-        for marking in (m for m in scan.excluded if m.center_lps_mm in nodules):
-            nodule = nodules[marking.center_lps_mm]
-            yield f"{marking.where}: the place is marked as a nodule in {nodule}; leave out one of the two."
-
-
-def _strangers(scans: Sequence[ScanRecord], marked: Mapping[str, Sequence[Marking]]) -> Iterator[str]:
-    """Marks of which none belongs to a scan: the two name scans differently, and all nodules would be negatives."""
-    if scans and marked and not any(_of(scan, marked) for scan in scans):
-        name, (marking, *_) = next(iter(marked.items()))
-        yield (
-            f"{marking.where}: no mark belongs to a listed scan; this one is of {name!r}, the first scan is called "
-            f"{scans[0].scan!r}."
-        )
