@@ -12,8 +12,10 @@ import typer
 from typer.testing import CliRunner
 
 from tests.training.lessons import TINY, teach
+from tests.training.test_dataset import chest
 from tomolens.cli.main import app
 from tomolens.cli.train import configured
+from tomolens.io.write import write_volume
 from tomolens.training.detector import TrainConfig
 from tomolens.training.gan import Adversary
 from tomolens.training.learner import start_network
@@ -88,6 +90,22 @@ def test_a_gan_starts_from_a_model_and_keeps_the_weights_that_the_file_gives(
     assert result.exit_code == 0, result.output
     saved = ReconstructionConfig.from_json((tmp_path / "run" / "config.json").read_text())
     assert saved.adversary == Adversary(channels=8, faithful=0.5, layers=1)
+
+
+def test_what_data_hold_and_how_many_marks_fit_is_said_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_volume(chest(), tmp_path / "a.nii")
+    table = "seriesuid,coordX,coordY,coordZ,diameter_mm\na,90,130,90,8\nb,1,2,3,8\n"
+    (tmp_path / "annotations.csv").write_text(table)
+    monkeypatch.setattr("tomolens.training.detector.train_detector", lambda *_, **__: None)
+    words = ["--data", str(tmp_path), "-o", str(tmp_path / "run"), "--phantoms", "0"]
+    result = RUN.invoke(app, ["train", "detector", *words])
+    assert result.exit_code == 0, result.output
+    assert "1 scans with 1 nodules, 0 nodule volumes, 0 cubes; 1 rows of scans that are not listed" in result.output
+    assert "0 of 1 marked nodules are denser than the lung around them" in result.output
+    said = " ".join(refused("classifier", *words).split())
+    assert "this training needs some with masks (nodule_volumes, cubes)" in said
 
 
 def test_every_field_of_the_configuration_can_be_set(tmp_path: Path) -> None:

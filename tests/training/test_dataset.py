@@ -20,7 +20,7 @@ from tomolens.training.dataset import Split, read_dataset
 from tomolens.training.describe import describe
 from tomolens.training.fingerprint import differences
 from tomolens.training.sides import Seen, check_sides
-from tomolens.training.sources import load_dataset, nodule_donors, open_dataset
+from tomolens.training.sources import load, load_dataset, nodule_donors, open_dataset
 
 LUNA16 = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
 
@@ -356,6 +356,33 @@ def test_only_the_cubes_of_the_patients_that_are_named_are_read(folder: Path) ->
 def test_cubes_of_a_patient_in_two_splits_are_refused(folder: Path) -> None:
     with pytest.raises(ReadError, match=r"cubes\[0\]: the patient 'p2' is in the split train, but in .* the split val"):
         read_dataset(describes(folder, cubes=[cubes_in(folder, "p2")]))
+
+
+def test_scans_with_marked_nodules_alone_train_the_detector(folder: Path) -> None:
+    dataset = read_dataset(describes(folder, nodule_volumes=[]))
+    data = load(dataset, inserting=False)
+    assert (len(data.backgrounds), data.donors) == (1, ())
+    assert [mark.nodule for mark in data.backgrounds[0].marks] == [True, True]
+    with pytest.raises(
+        ReadError, match=r"1 scans with 2 marked nodules .*, and 0 nodules with masks .*\(nodule_volumes, cubes"
+    ):
+        load(dataset)
+
+
+@pytest.mark.parametrize(
+    ("sections", "seeds"),
+    [
+        pytest.param({"nodule_volumes": [], "nodules": [], "excluded": []}, (1,), id="no nodule"),
+        pytest.param({"scans": [], "nodules": [], "excluded": []}, (), id="no lung"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused_before_scans_are_read(
+    folder: Path, sections: dict[str, Any], seeds: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("read_volume", "phantom_lung"):
+        monkeypatch.setattr(f"tomolens.training.sources.{name}", lambda *_, **__: pytest.fail("It is read."))
+    with pytest.raises(ReadError, match="Training needs some lung and some nodule"):
+        load(read_dataset(describes(folder, **sections)), seeds, inserting=False)
 
 
 def test_a_folder_with_nothing_to_train_on_says_what_it_looked_for(tmp_path: Path) -> None:

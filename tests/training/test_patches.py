@@ -35,6 +35,16 @@ def patches(**changes) -> Patches:
     return Patches([lung(0), lung(1)], [ball()], [[], []], range(200), 5, recipe)
 
 
+def test_without_nodules_to_insert_those_that_are_marked_are_shown_where_they_are() -> None:
+    lungs = [lung(0, marks=(Mark((50.0, 50.0, 50.0), 10.0, True),))]
+    recipe = PatchRecipe(kinds=(("scan", 1.0),))
+    shown = [
+        bool(patch["positive"].any())
+        for patch in map(Patches(lungs, [], [[]], range(60), 5, recipe).__getitem__, range(60))
+    ]
+    assert sum(shown) / 60 > 0.6
+
+
 def test_a_pasted_nodule_lies_where_the_mark_says() -> None:
     rng = np.random.default_rng(1)
     target = np.full((64, 64, 64), -860, np.float32)

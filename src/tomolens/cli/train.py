@@ -82,7 +82,7 @@ def detector(
     from tomolens.training.detector import TrainConfig, train_detector
 
     wishes = _wishes(seed, rounds, steps, batch, learning_rate, start_from, phantoms, workers)
-    _train(TrainConfig, train_detector, data, out, config, wishes, device, processes)
+    _train(TrainConfig, train_detector, data, out, config, wishes, device, processes, inserting=False)
 
 
 @train_app.command(short_help="Train the second stage.")
@@ -109,7 +109,7 @@ def classifier(
     \b
       tomolens train classifier --data dataset.json -o run2/ --detector run-detector/
 
-    Data, configuration and OUT as of `tomolens train detector`.
+    Data, configuration and OUT as of `tomolens train detector`; DATA must hold nodules with masks.
     """  # noqa: D301 - \b keeps typer from wrapping the example
     from tomolens.training.classifier import ClassifierConfig, train_classifier
 
@@ -189,12 +189,17 @@ def _train(
     wishes: dict[str, Any],
     device: str,
     processes: int,
+    *,
+    inserting: bool = True,
 ) -> None:
-    from tomolens.training.sources import load_dataset
+    from tomolens.training.sources import load, open_dataset
 
-    with refusals(), told() as tell:
+    with refusals():
         chosen = configured(kind, out, config, wishes)
-        loaded = load_dataset(data, chosen.phantom_seeds, tell)
+        dataset = open_dataset(data)
+    typer.echo(f"{data}: {_holds(dataset)}")
+    with refusals(), told() as tell:
+        loaded = load(dataset, chosen.phantom_seeds, tell, inserting=inserting)
     typer.echo(_looks(loaded))
     with refusals(), told() as tell:
         train(chosen, loaded, out, device, processes=processes, progress=tell)

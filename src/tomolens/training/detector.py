@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,9 +180,8 @@ class Trainer:
         data, config = self.data.held_out, self.config
         if data is None or not config.val_patches:
             return {}
-        recipe = config.recipe if data.donors else replace(config.recipe, inserted=0.0)
         nothing: list[Places] = [[] for _ in data.backgrounds]
-        patches = Patches(data.backgrounds, data.donors, nothing, range(config.val_patches), config.seed, recipe)
+        patches = Patches(data.backgrounds, data.donors, nothing, range(config.val_patches), config.seed, config.recipe)
         return self.learner.judge(DataLoader(patches, config.batch), detection_loss)
 
 

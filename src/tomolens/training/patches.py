@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,8 @@ class PatchRecipe:
 
     ``kinds`` is the share of each kind of background. ``inserted`` of the patches get one to ``most_inserted`` nodules,
     ``decoys`` of them a ball of another lung, as far as there is lung in the patch that is free; ``mined`` of those
-    without inserted nodules are centred on a hard negative, and ``real`` of them on a real nodule. ``thick`` of all are
-    read in thicker slices.
+    without inserted nodules are centred on a hard negative, and ``real`` of all patches of scans on a real nodule.
+    ``thick`` of all are read in thicker slices.
     """
 
     edge: int = 64
@@ -52,6 +52,10 @@ class PatchRecipe:
     mined: float = 0.6
     real: float = 0.06
     thick: float = 0.3
+
+    def in_place(self) -> PatchRecipe:
+        """For data without nodules to insert: what would get some is centred on a real nodule, where a lung has one."""
+        return replace(self, inserted=0.0, real=self.inserted + self.real)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +80,7 @@ class Patches(Dataset[dict[str, torch.Tensor]]):
         recipe: PatchRecipe,
     ) -> None:
         self.backgrounds, self.donors, self.mined = backgrounds, donors, mined
-        self.indices, self.seed, self.recipe = indices, seed, recipe
+        self.indices, self.seed, self.recipe = indices, seed, recipe if donors else recipe.in_place()
         room = [1.0 if b.kind == "cube" else np.sqrt(len(b.inner) + len(b.near_wall)) for b in backgrounds]
         self._chances = chances_of(backgrounds, recipe.kinds, room)
 

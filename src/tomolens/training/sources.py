@@ -27,7 +27,7 @@ from tomolens.training.dataset import (
 from tomolens.training.describe import describe
 from tomolens.training.fingerprint import fingerprint, fingerprint_of_volume
 from tomolens.training.markings import Marking, read_markings
-from tomolens.training.nodules import Donor, donor_from_volume, donor_of
+from tomolens.training.nodules import MAX_DIAMETER_MM, MIN_DIAMETER_MM, Donor, donor_from_volume, donor_of
 from tomolens.training.sides import IN_LPS, Seen, check_sides, seen
 
 if TYPE_CHECKING:
@@ -84,36 +84,51 @@ def open_dataset(path: Path) -> Dataset:
 
 
 def load_dataset(path: Path, phantom_seeds: Sequence[int] = (), progress: Progress = silent) -> TrainingData:
+    """Open a data set as `open_dataset` does, and `load` it with nodules to insert."""
+    return load(open_dataset(path), phantom_seeds, progress)
+
+
+def load(
+    dataset: Dataset, phantom_seeds: Sequence[int] = (), progress: Progress = silent, *, inserting: bool = True
+) -> TrainingData:
     """Load the split ``train`` of a data set, and ``val`` beside it; generate the phantoms.
 
     Parameters
     ----------
-    path
-        A description (``docs/training_data.md``), or a folder as `open_dataset` takes it.
     phantom_seeds
         Phantoms that are generated as further lungs, each with its nodules.
+    inserting
+        Whether there must be nodules that can be put into other lungs; else nodules marked in scans do.
 
     Raises
     ------
     ReadError
-        If anything in the description is wrong, there is no lung or no nodule, a mark lies outside its scan, or the
-        marks of a table are in other coordinates than LPS.
+        If there is no lung or no nodule in the split ``train`` (which is said before any scan is read), a mark lies
+        outside its scan, or the marks of a table are in other coordinates than LPS.
     ContractError
         If there is hardly any lung in a scan.
     """
-    dataset = open_dataset(path)
     train, val = dataset.of(Split.TRAIN), dataset.of(Split.VAL)
     if (val.nodules or val.cubes) and not val.scans:
-        raise ReadError(f"{path}: the split val holds nodules, but no scan to look for them in.")
+        raise ReadError(f"{dataset.path}: the split val holds nodules, but no scan to look for them in.")
+    lungs = len(train.scans) + len(train.cubes) + len(phantom_seeds)
+    _check_enough(train, lungs, len(train.nodules) + len(train.cubes), inserting)
     loaded = _loaded(train, phantom_seeds, progress)
-    if not loaded.backgrounds or not loaded.donors:
-        raise ReadError(
-            f"{path} holds {len(train.scans)} scans and {len(loaded.donors)} nodules in the split train, with phantoms "
-            f"and cubes {len(loaded.backgrounds)} lungs; training needs some lung and some nodule."
-        )
+    _check_enough(train, len(loaded.backgrounds), len(loaded.donors), inserting)
     held_out = _loaded(val, (), progress) if val.scans else None
     check_sides([*loaded.seen, *(held_out.seen if held_out else ())])
     return replace(loaded, held_out=held_out)
+
+
+def _check_enough(train: Dataset, lungs: int, donors: int, inserting: bool) -> None:
+    marks = 0 if inserting else train.marks
+    if not lungs or not donors + marks:
+        masks = "; this training needs some with masks (nodule_volumes, cubes)" if inserting else ""
+        raise ReadError(
+            f"{train.path} holds {len(train.scans)} scans with {train.marks} marked nodules in the split train, and "
+            f"{donors} nodules with masks of {MIN_DIAMETER_MM:g} to {MAX_DIAMETER_MM:g} mm; with phantoms and cubes "
+            f"{lungs} lungs. Training needs some lung and some nodule{masks}."
+        )
 
 
 def nodule_donors(path: Path, progress: Progress = silent) -> list[Donor]:
