@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tomolens.training.candidates import UNKNOWN, CandidatePatches, CandidateRec
 from tomolens.training.classifier import ClassifierConfig, _train, train_classifier, verdict_loss
 from tomolens.training.learner import Learner
 from tomolens.training.nodules import paste
-from tomolens.training.runs import load_checkpoint
+from tomolens.training.runs import load_checkpoint, read_log
 from tomolens.training.sources import TrainingData
 from tomolens.training.team import Team
 
@@ -217,6 +218,39 @@ def test_a_run_does_not_go_on_with_a_detector_whose_weights_have_changed(
     save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
     with pytest.raises(ReadError, match=r"what mine marked with other weights \(\w{12}\) than it has now"):
         train_classifier(stopped, TrainingData((lung(0), lung(1)), (ball(),)), tmp_path / "run", "cpu")
+
+
+MARKED = lung(7, marks=(Mark((60.0, 60.0, 60.0), 10.0, True),))
+
+
+@pytest.mark.parametrize(
+    ("held_out", "logged"),
+    [
+        (None, set()),
+        (TrainingData((lung(7),), ()), set()),
+        (TrainingData((MARKED,), ()), {"val_nodule_loss"}),
+        (
+            TrainingData((lung(7),), (ball(malignancy=1.0),)),
+            {"val_nodule_loss", "val_malignancy_loss", "val_texture_loss"},
+        ),
+    ],
+)
+def test_the_loss_of_what_is_known_of_nodules_that_are_kept_out_is_logged_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: TrainingData | None, logged: set[str]
+) -> None:
+    monkeypatch.setattr("tomolens.training.classifier.marked_places", lambda *_: ([(40.0, 50.0, 60.0)],))
+    config = ClassifierConfig(**{**vars(SMALL), "rounds": 1, "val_patches": 24})
+    data, team = TrainingData((lung(0),), (ball(),)), Team(inference.Backend.choose("cpu"))
+
+    def trained(folder: Path, data: TrainingData) -> Learner:
+        return _train(team, config, data, ([],), folder, lambda step: None)
+
+    watched = trained(tmp_path / "watched", replace(data, held_out=held_out))
+    (row,) = read_log(tmp_path / "watched")
+    assert {name for name in row if name.startswith("val_")} == logged
+    assert all(row[name] > 0 for name in logged)
+    for name, tensor in trained(tmp_path / "alone", data).averaged.state_dict().items():
+        assert torch.equal(tensor, watched.averaged.state_dict()[name]), name
 
 
 def test_it_learns_to_tell_a_nodule_from_parenchyma(tmp_path: Path) -> None:

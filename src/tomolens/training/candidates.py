@@ -70,7 +70,8 @@ _UNRATED = _Label(1)
 class CandidatePatches(Dataset[dict[str, torch.Tensor]]):
     """Patch ``n`` of a run: the same ``seed`` and ``n`` give the same patch on every machine and after every resume.
 
-    ``marked`` holds for each background the places that a detector marked and that are no nodule.
+    ``marked`` holds for each background the places that a detector marked and that are no nodule. Without ``donors``
+    the nodules are those of the backgrounds alone, of which nothing but that is known.
     """
 
     def __init__(
@@ -105,6 +106,8 @@ class CandidatePatches(Dataset[dict[str, torch.Tensor]]):
 
     def _nodule(self, rng: Generator) -> tuple[NDArray[np.float32], _Label]:
         kind = rng.random()
+        if not self.donors:
+            return self._own_nodule(rng), _UNRATED
         if kind < self.recipe.as_found:
             donor = self._donor(rng)
             voxels = _middle(donor.scene.astype(np.float32), rng.uniform(-1, 1, 3))
@@ -154,7 +157,7 @@ class CandidatePatches(Dataset[dict[str, torch.Tensor]]):
 
     def _around(self, background: Background, at: NDArray[np.float64], rng: Generator) -> NDArray[np.float32]:
         voxels = _room(background, at)
-        if rng.random() < self.recipe.neighbours:
+        if rng.random() < self.recipe.neighbours and self.donors:
             direction = rng.standard_normal(3)
             off = direction / np.linalg.norm(direction) * (_OTHER_NODULE_MM + rng.uniform(0, 8))
             donor = self._donor(rng)

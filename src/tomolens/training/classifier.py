@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
 from tomolens.core.errors import ReadError
 from tomolens.core.progress import Progress, Step, silent
@@ -50,6 +51,9 @@ class ClassifierConfig(RunConfig):
         Phantoms that are generated as further lungs.
     recipe
         How patches are drawn.
+    val_patches
+        Patches of the scans that were kept out (split ``val``), whose loss is logged after each round, where nodules
+        were kept out; nothing is chosen by it.
     """
 
     network: str = "nodule_cnn_3d"
@@ -57,6 +61,7 @@ class ClassifierConfig(RunConfig):
     detector: str | None = None
     phantom_seeds: tuple[int, ...] = tuple(range(100, 110))
     recipe: CandidateRecipe = field(default_factory=CandidateRecipe)
+    val_patches: int = 64
 
 
 def verdict_loss(output: torch.Tensor, batch: Batch, oversampled: Sequence[float] = (0.0, 0.0, 0.0)) -> Terms:
@@ -144,14 +149,44 @@ def _train(
         return CandidatePatches(data.backgrounds, data.donors, marked, indices, config.seed, config.recipe)
 
     loss = partial(verdict_loss, oversampled=oversampling(data.donors, config.recipe).tolist())
+    held_out = _held_out_patches(config, data.held_out, team, progress)
     for number in range(state["round"] if state else 0, config.rounds):
         started = time.perf_counter()
         losses = learner.train(Batches(config, team, number, patches), loss, progress)
-        row = {"round": number + 1, "steps": learner.steps, **losses, "skipped": learner.skipped}
         if team.leads:
-            seconds = {"learning_rate": learner.rate, "seconds": time.perf_counter() - started}
-            run.save({**learner.state(), **began, "round": number + 1}, {**row, **seconds})
+            row = {"round": number + 1, "steps": learner.steps, **losses}
+            row |= _held_out_losses(config, learner, held_out) | {"skipped": learner.skipped}
+            row |= {"learning_rate": learner.rate, "seconds": time.perf_counter() - started}
+            run.save({**learner.state(), **began, "round": number + 1}, row)
     return learner
+
+
+def _held_out_patches(
+    config: ClassifierConfig, data: TrainingData | None, team: Team, progress: Progress
+) -> CandidatePatches | None:
+    """Always the same patches of the scans that were kept out; None where no nodule was, or nobody looks at them."""
+    if data is None or not config.val_patches or not team.leads:
+        return None
+    own = any(mark.nodule for lung in data.backgrounds if lung.kind != "cube" for mark in lung.marks)
+    if not data.donors and not own:
+        return None
+    marked = marked_places(config.detector, data, str(team.backend.device), progress)
+    return CandidatePatches(
+        data.backgrounds, data.donors, marked, range(config.val_patches), config.seed, config.recipe
+    )
+
+
+def _held_out_losses(config: ClassifierConfig, learner: Learner, patches: CandidatePatches | None) -> dict[str, float]:
+    """The averaged network's loss on patches that were kept out; what nobody rated in them is left out."""
+    if patches is None:
+        return {}
+    oversampled = oversampling(patches.donors, config.recipe).tolist()
+
+    def loss(output: torch.Tensor, batch: Batch) -> Terms:
+        terms = verdict_loss(output, batch, oversampled)
+        return {f"val_{name}": (part, count) for name, (part, count) in terms.items() if count > 0}
+
+    return learner.judge(DataLoader(patches, config.batch), loss)
 
 
 def marked_places(
