@@ -54,7 +54,8 @@ class Finding:
     texture
         ``solid``, ``part-solid`` or ``ground glass``, as the model's second stage sees it; empty without one.
     malignancy
-        Probability, 0 to 1, that radiologists would call it malignant if it is a nodule; None without a second stage.
+        From 0 to 1; of a second stage that is calibrated for it the probability that radiologists would call it
+        malignant, if it is a nodule; no histology. None without a second stage.
 
     Raises
     ------

@@ -49,8 +49,8 @@ class Verdict:
     nodule
         Probability that it is a nodule and not a vessel, a scar or chest wall, for as many of both as in training.
     malignancy
-        Probability, if it is a nodule, that radiologists would call it malignant (LIDC-IDRI's ratings; no histology),
-        calibrated as the card says.
+        From 0 to 1, by the card's calibration: how likely radiologists would call it malignant, if it is a nodule
+        (LIDC-IDRI's ratings; no histology). Where the card has none, it is what the network answers.
     texture
         One of `tomolens.core.finding.TEXTURES`.
     logit

@@ -18,7 +18,7 @@ _COLUMNS = {
     "score": "0 to 1; of a calibrated model the share of such findings that are nodules",
     "Ø mm": "diameter of the sphere of the same size",
     "texture": "as the second stage sees it",
-    "malig.": "probability, 0 to 1, that radiologists would call it malignant if it is a nodule; no histology",
+    "malig.": "0 to 1; of a calibrated model how likely radiologists call it malignant, if a nodule; no histology",
     "x mm": "to the patient's left (LPS)",
     "y mm": "to the patient's back (LPS)",
     "z mm": "to the patient's head (LPS)",
