@@ -231,6 +231,14 @@ def test_a_source_that_names_two_results_is_refused(tmp_path: Path) -> None:
         own(tmp_path, "source,x_mm,y_mm,z_mm,diameter_mm\nThorax,1,2,3,8\n")
 
 
+def test_a_source_that_names_two_scans_of_a_table_of_marks_is_refused(tmp_path: Path) -> None:
+    marks, truth = tmp_path / "marks.csv", tmp_path / "truth.csv"
+    marks.write_text("series_uid,source,x_mm,y_mm,z_mm,score\n1.2,Thorax,1,2,3,.5\n1.3,Thorax,1,2,3,.5\n")
+    truth.write_text("source,x_mm,y_mm,z_mm,diameter_mm\nThorax,1,2,3,8\n")
+    with pytest.raises(ReadError, match=r"line 2: Thorax names 2 results.*give series_uid"):
+        own_scans(marks, truth)
+
+
 def test_two_results_of_one_scan_are_refused(tmp_path: Path) -> None:
     result(tmp_path / "results/a", "1.2")
     result(tmp_path / "results/b", "1.2")

@@ -24,13 +24,11 @@ from tomolens.training.calibration import (
     calibrated_detector,
     fit,
     judged,
-    unseen,
 )
 from tomolens.training.cases import case_of
-from tomolens.training.sources import TrainingData
 
 TRUE = np.array([0.4, 1.1, -2.0])
-NOBODY = Rated(np.zeros(0), np.zeros(0))
+NOBODY = Rated(np.zeros(0), np.zeros(0), [])
 
 
 def drawn(count: int, seed: int = 0) -> Judged:
@@ -44,7 +42,8 @@ def rated(count: int, seed: int = 0) -> Rated:
     """Nodules of which the network is twice as sure as it should be, and finds too many malignant."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 3, count)
-    return Rated(logits, (rng.random(count) < expit(0.5 * logits - 1)).astype(float))
+    malignant = (rng.random(count) < expit(0.5 * logits - 1)).astype(float)
+    return Rated(logits, malignant, [f"nodule {n}" for n in range(count)])
 
 
 def test_the_fit_finds_the_function_that_made_the_truth() -> None:
@@ -88,17 +87,19 @@ def test_too_few_rated_nodules_leave_malignancy_as_it_is() -> None:
     assert (scale.malignancy, scale.malignancy_offset) == (1.0, 0.0)
 
 
-def test_scores_are_fitted_on_what_was_kept_out_of_training() -> None:
-    kinds = {"a": "scan", "b": "scan", "c": "phantom"}
-    learned, kept, phantom = (replace(lung(), name=name, kind=kind) for name, kind in kinds.items())
-    mine, theirs = (replace(donor(), name=name) for name in ("mine", "theirs"))
-    held_out = TrainingData((kept,), (theirs,))
-    shown = unseen(TrainingData((learned, phantom), (mine,), held_out))
-    assert [lung.name for lung in shown.backgrounds] == ["b", "c"]
-    assert [donor.name for donor in shown.donors] == ["theirs"]
-    assert unseen(TrainingData((phantom,), (mine,), TrainingData((kept,), ()))).donors == (mine,)
-    alone = TrainingData((learned,), (mine,))
-    assert unseen(alone) is alone
+def test_rated_nodules_that_are_all_alike_leave_malignancy_as_it_is() -> None:
+    alike = replace(rated(200), malignant=np.zeros(200))
+    scale = fit(replace(drawn(500), rated=alike))
+    assert (scale.malignancy, scale.malignancy_offset) == (1.0, 0.0)
+
+
+def test_a_nodule_that_was_put_into_many_places_counts_once() -> None:
+    few = rated(LEAST_RATED)
+    repeated = Rated(*(np.tile(part, 3) for part in (few.logits, few.malignant)), [*few.names] * 3)
+    once, thrice = (fit(replace(drawn(500), rated=some)) for some in (few, repeated))
+    assert thrice.malignancy == pytest.approx(once.malignancy, rel=1e-3)
+    one = Rated(few.logits, few.malignant, ["the same"] * LEAST_RATED)
+    assert fit(replace(drawn(500), rated=one)).malignancy == 1.0
 
 
 def test_a_second_stage_is_asked_for_malignancy_where_rated_nodules_were_put() -> None:

@@ -16,9 +16,10 @@ from tomolens.core.errors import OptionError, ReadError
 from tomolens.core.grid import Grid
 from tomolens.core.volume import Unit, Volume
 from tomolens.io.write import write_volume
+from tomolens.training.calibration import kept_out
 from tomolens.training.dataset import Split, read_dataset
 from tomolens.training.describe import describe
-from tomolens.training.fingerprint import differences
+from tomolens.training.fingerprint import differences, fingerprint_of_volume
 from tomolens.training.sides import Seen, check_sides
 from tomolens.training.sources import load, load_dataset, nodule_donors, open_dataset
 
@@ -217,14 +218,16 @@ def test_a_table_whose_place_is_no_number_is_refused_with_its_line(folder: Path)
 
 def test_a_nodule_in_other_coordinates_than_lps_is_refused_where_it_leaves_its_scan(folder: Path) -> None:
     (folder / "annotations.csv").write_text(LUNA16 + "a,-90,-130,90,8\n")
-    with pytest.raises(ReadError, match=r"annotations\.csv, line 2: the mark at .* lies outside .*a\.nii.*RAS"):
+    with pytest.raises(ReadError, match=r"annotations\.csv, line 2: the nodule at .* lies outside .*a\.nii.*RAS"):
         load_dataset(folder)
 
 
-def test_an_excluded_place_outside_its_scan_is_refused(folder: Path) -> None:
-    (folder / "annotations_excluded.csv").write_text(LUNA16 + "b,5000,5000,-9000,5\n")
-    with pytest.raises(ReadError, match=r"annotations_excluded\.csv, line 2: the mark at .* lies outside .*b\.nii"):
-        load_dataset(folder)
+def test_an_excluded_place_may_lie_outside_a_part_of_a_scan(folder: Path) -> None:
+    before = load_dataset(folder)
+    with (folder / "annotations_excluded.csv").open("a") as table:
+        table.write("b,90,130,-9000,5\n")
+    there, now = (data.held_out.backgrounds[0].inner for data in (before, load_dataset(folder)))
+    np.testing.assert_array_equal(now, there)
 
 
 @pytest.mark.parametrize("diameter", [0, 5000])
@@ -397,3 +400,29 @@ def test_the_shared_training_data_describe_themselves(shared_data: Path) -> None
     assert {s.patient for s in data.scans} >= {"LIDC-IDRI-0002"}
     assert {n.diagnosis for n in data.nodules} == {"benign", "malignant"}
     assert len(data.cubes[0].texture) == len(data.cubes[0].patients()) == 107
+
+
+def test_scores_are_fitted_on_what_was_kept_out_of_training(folder: Path) -> None:
+    shown, doubt = kept_out(open_dataset(folder), [600])
+    assert [lung.name for lung in shown.backgrounds] == ["b", "phantom-600"]
+    assert "the split val holds no nodule with a mask" in doubt
+    aside = {"image": "nodule_image.nii", "mask": "nodule_mask.nii", "patient": "p2", "split": "val"}
+    shown, doubt = kept_out(open_dataset(describes(folder, nodule_volumes=[aside])), [600])
+    assert [lung.name for lung in shown.backgrounds] == ["b", "phantom-600"]
+    assert doubt == ""
+    alone = describes(folder, scans=[{"path": "a.nii", "patient": "p1"}])
+    shown, doubt = kept_out(open_dataset(alone), [])
+    assert [lung.name for lung in shown.backgrounds] == ["a"]
+    assert "there is no split val; nodules that the model may have learned from" in doubt
+
+
+def test_without_a_nodule_that_can_be_put_elsewhere_nothing_is_fitted(folder: Path) -> None:
+    with pytest.raises(ReadError, match="holds no nodule with a mask"):
+        kept_out(open_dataset(describes(folder, nodule_volumes=[])), [])
+
+
+def test_the_same_scan_turned_over_is_the_same_data() -> None:
+    volume = chest()
+    assert fingerprint_of_volume(volume.flipped(0).flipped(2)) == fingerprint_of_volume(volume)
+    mirrored = replace(volume, voxels=volume.voxels[:, :, ::-1])
+    assert fingerprint_of_volume(mirrored) != fingerprint_of_volume(volume)

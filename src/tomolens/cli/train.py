@@ -18,6 +18,7 @@ from tomolens.core.reconstruction import Job  # noqa: TC001 - typer reads it at 
 if TYPE_CHECKING:
     from tomolens.core.card import Calibration
     from tomolens.core.progress import Progress, Step
+    from tomolens.training.calibration import Rated
     from tomolens.training.classifier import ClassifierConfig
     from tomolens.training.config import RunConfig
     from tomolens.training.dataset import Dataset
@@ -200,7 +201,7 @@ def _train(
     typer.echo(f"{data}: {_holds(dataset)}")
     with refusals(), told() as tell:
         loaded = load(dataset, chosen.phantom_seeds, tell, inserting=inserting)
-    typer.echo(_looks(loaded))
+    _tell_seen(loaded)
     with refusals(), told() as tell:
         train(chosen, loaded, out, device, processes=processes, progress=tell)
     _trained(chosen, out)
@@ -208,17 +209,17 @@ def _train(
 
 def _holds(dataset: Dataset) -> str:
     cubes = sum(len(cubes.patients()) for cubes in dataset.cubes)
-    return (
-        f"{len(dataset.scans)} scans with {dataset.marks} nodules, {len(dataset.nodules)} nodule volumes, {cubes} "
-        f"cubes; {dataset.unlisted} rows of scans that are not listed"
-    )
+    unlisted = f"; {dataset.unlisted} rows of scans that are not listed" if dataset.unlisted else ""
+    nodules = f"{len(dataset.scans)} scans with {dataset.marks} nodules, {len(dataset.nodules)} nodule volumes"
+    return f"{nodules}, {cubes} cubes{unlisted}"
 
 
-def _looks(data: TrainingData) -> str:
-    """How many nodules are where they are marked, so that a table of other places does not pass unseen."""
+def _tell_seen(data: TrainingData) -> None:
+    """Say how many nodules are where they are marked, so that a table of other places does not pass unseen."""
     places = [*data.seen, *(data.held_out.seen if data.held_out else ())]
-    here = sum(place.here for place in places)
-    return f"{here} of {len(places)} marked nodules are denser than the lung around them."
+    if places:
+        here = sum(place.here for place in places)
+        typer.echo(f"{here} of {len(places)} marked nodules are denser than the lung around them.")
 
 
 def _trained(chosen: RunConfig, out: Path) -> None:
@@ -310,34 +311,37 @@ def calibrate(
 ) -> None:
     """Fit the score that is shown to the share of such findings that are nodules, and write it into the model's card.
 
-    Nodules of DATA's split val are put into its scans and into generated chests, and the model marks them; without that
-    split those of train are, of which a model that learned from them is surer than of others. A score of .8 shall mean
-    that four in five such findings are nodules in scans that hold as many nodules as LUNA16's, 1.3 a scan. Of a second
-    stage a malignancy of .8 shall mean that four in five such nodules are malignant, by DATA's diagnoses or ratings.
+    Nodules of DATA's split val are put into its scans and into generated chests, and the model marks them; where it
+    holds none with a mask those of train are, of which a model that learned from them is too sure: that is said. A
+    score of .8 shall mean that four in five such findings are nodules in scans that hold as many nodules as LUNA16's,
+    1.3 a scan. Of a second stage a malignancy of .8 shall mean that four in five such nodules are malignant, by DATA's
+    diagnoses or ratings.
     """
     from tomolens.training import calibration
-    from tomolens.training.sources import load_dataset
+    from tomolens.training.sources import open_dataset
 
     seeds = range(FIRST_CALIBRATION_SEED, FIRST_CALIBRATION_SEED + phantoms)
     with refusals(), told() as tell:
         marker = calibration.calibrated_detector(model, detector, device)
-        loaded = load_dataset(data, seeds, tell)
-        shown = calibration.unseen(loaded)
+        shown, doubt = calibration.kept_out(open_dataset(data), seeds, tell)
         seen = calibration.judged(marker, calibration.cases(shown, a_scan, tell), shown.donors)
         scale = calibration.calibrate(model, marker, seen)
-    if loaded.held_out is None:
-        typer.echo(f"{data} has no split val: nodules that the model may have learned from were taken.", err=True)
+    if doubt:
+        typer.echo(doubt, err=True)
     weights = f"{scale.detector:.3f} x detector + {scale.classifier:.3f} x second stage {scale.offset:+.3f}"
     typer.echo(f"{model}: the score is the logistic function of {weights}")
     if marker.second_stage is not None:
-        typer.echo(_malignancy(scale, len(seen.rated.logits), calibration.LEAST_RATED))
+        typer.echo(_malignancy(scale, seen.rated, calibration.LEAST_RATED))
 
 
-def _malignancy(scale: Calibration, rated: int, least: int) -> str:
-    if rated < least:
-        return f"malignancy is left as the network answers: {rated} rated nodules, at least {least} are needed"
+def _malignancy(scale: Calibration, rated: Rated, least: int) -> str:
+    if not rated.is_enough:
+        return (
+            f"malignancy is left as the network answers: at least {least} nodules that are not all rated alike are "
+            f"needed, not {rated.count}"
+        )
     weights = f"{scale.malignancy:.3f} x the network's answer {scale.malignancy_offset:+.3f}"
-    return f"malignancy is the logistic function of {weights}, by {rated} rated nodules"
+    return f"malignancy is the logistic function of {weights}, by {rated.count} rated nodules"
 
 
 def configured(

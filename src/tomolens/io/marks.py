@@ -78,13 +78,14 @@ def read_marks(path: Path) -> list[ScanMarks]:
     if path.suffix.lower() != ".csv":
         return read_results(path)
     table = read_csv(path, OUR_COLUMNS)
-    return _of_table(table, keys_of(table), OUR_COLUMNS)
+    return _of_table(table, keys_of(table, shared=True), OUR_COLUMNS)
 
 
-def keys_of(table: CsvTable) -> list[tuple[str, str]]:
+def keys_of(table: CsvTable, *, shared: bool = False) -> list[tuple[str, str]]:
     """The (series_uid, source) of each row, either by itself completed from the rows of the same scan that have both.
 
-    A source that several series share, e.g. their description, is empty beside their series_uid: it names none of them.
+    A source that several series share, e.g. their description, is empty beside their series_uid, for it names none of
+    them; it stands there where ``shared``.
 
     Raises
     ------
@@ -101,7 +102,8 @@ def keys_of(table: CsvTable) -> list[tuple[str, str]]:
         uid, source = _said(row)
         if uid and source and uid not in series[source]:
             series[source].append(uid)
-    sources = {uids[0]: source for source, uids in reversed(series.items()) if len(uids) == 1}
+    named = [(source, uids) for source, uids in reversed(series.items()) if shared or len(uids) == 1]
+    sources = {uid: source for source, uids in named for uid in uids}
     return [_key(row, series, sources) for row in table.rows]
 
 

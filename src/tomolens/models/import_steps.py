@@ -116,11 +116,14 @@ def _check_loading(transform: Transform) -> None:
     """Refuse a reader that gives other numbers, or the axes in another order, than a scan has that is read here."""
     given = transform.arguments(IMAGE, "reader", "reverse_indexing", *_LOADED_AS_READ, ignored=_LOADING_IGNORED)
     reader = given.pop("reader", None)
-    readers = [str(name) for name in (reader if isinstance(reader, list) else [reader])]
-    names = [(name.rpartition(".")[2] if name.startswith("monai.") else name).lower() for name in readers]
-    if reader is not None and not set(names) <= set(_READERS):
+    readers = [] if reader is None else reader if isinstance(reader, list) else [reader]
+    names = [
+        name.removeprefix("monai.data.image_reader.").removeprefix("monai.data.").lower() for name in map(str, readers)
+    ]
+    if not set(names) <= set(_READERS):
         raise transform.refused(f"the reader {shown(reader)} is not mapped; ITKReader and MONAI's like it are")
-    reversing = {"itkreader": (None, False), "pilreader": (None, True)}.get("".join(names), (None,))
+    alone = names[0] if len(names) == 1 else ""
+    reversing = {"itkreader": (None, False), "pilreader": (None, True)}.get(alone, (None,))
     as_read = {**_LOADED_AS_READ, "reverse_indexing": reversing}
     for name, value in given.items():
         if value not in as_read[name]:

@@ -18,7 +18,8 @@ _COLUMNS = {
     "score": "0 to 1; of a calibrated model the share of such findings that are nodules",
     "Ø mm": "diameter of the sphere of the same size",
     "texture": "as the second stage sees it",
-    "malig.": "0 to 1; of a calibrated model how likely radiologists call it malignant, if a nodule; no histology",
+    "malig.": "0 to 1, higher where radiologists would call it malignant; how far it is a probability says the model's "
+    "card; no histology",
     "x mm": "to the patient's left (LPS)",
     "y mm": "to the patient's back (LPS)",
     "z mm": "to the patient's head (LPS)",

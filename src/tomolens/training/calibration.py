@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,14 +15,16 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from tomolens.core.card import CalibratedFor, Calibration
-from tomolens.core.errors import ModelError, OptionError
+from tomolens.core.errors import ModelError, OptionError, ReadError
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.io.atomic import whole_file
 from tomolens.models.detector import NoduleDetector, load_detector
 from tomolens.models.registry import NO_SECOND_STAGE, SECOND_STAGE, Bundle
 from tomolens.training.cases import LEAST_MM, case_of
+from tomolens.training.dataset import Dataset, Split
 from tomolens.training.publish import METADATA
-from tomolens.training.sources import TrainingData
+from tomolens.training.sides import check_sides
+from tomolens.training.sources import TrainingData, donors_of, load_split
 
 if TYPE_CHECKING:
     from tomolens.training.cases import Case
@@ -36,10 +39,30 @@ _STIFFNESS = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Rated:
-    """What a second stage answers of malignancy at rated nodules (n,), and the probability that each is malignant."""
+    """What a second stage answers of malignancy where rated nodules were put (n,), each of them once or several times.
+
+    ``malignant`` is the probability that the nodule is, ``names`` says which it is.
+    """
 
     logits: NDArray[np.float64]
     malignant: NDArray[np.float64]
+    names: Sequence[str]
+
+    @property
+    def count(self) -> int:
+        """How many nodules they are."""
+        return len(set(self.names))
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether malignancy can be calibrated by them: they are many, and not all alike."""
+        return self.count >= LEAST_RATED and bool(np.ptp(self.malignant) > 0)
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """By which each nodule counts once."""
+        times = Counter(self.names)
+        return np.array([1 / times[name] for name in self.names])
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,15 +78,35 @@ class Judged:
     rated: Rated
 
 
-def unseen(data: TrainingData) -> TrainingData:
-    """What is fitted on: the split ``val`` and the phantoms; all, where there is no such split.
+def kept_out(dataset: Dataset, phantom_seeds: Sequence[int], progress: Progress = silent) -> tuple[TrainingData, str]:
+    """What is fitted on, and what is to be said of it: the split ``val``, and phantoms.
 
-    Where ``val`` holds no nodule that can be put elsewhere, those of ``train`` are.
+    Where ``val`` holds no nodule that can be inserted, those of ``train`` are; without that split all of ``train`` is
+    taken.
+
+    Raises
+    ------
+    ReadError, ContractError
+        As of `tomolens.training.sources.load`.
     """
-    if data.held_out is None:
-        return data
-    phantoms = tuple(lung for lung in data.backgrounds if lung.kind == "phantom")
-    return TrainingData((*data.held_out.backgrounds, *phantoms), data.held_out.donors or data.donors)
+    train, val = dataset.of(Split.TRAIN), dataset.of(Split.VAL)
+    if not (val.scans or val.nodules or val.cubes):
+        shown, doubt = load_split(train, phantom_seeds, progress), "there is no split val"
+    else:
+        shown, doubt = load_split(val, phantom_seeds, progress), ""
+        if not _insertable(shown.donors):
+            shown = replace(shown, donors=tuple(donors_of(train, progress)))
+            doubt = f"the split val holds no nodule with a mask of {LEAST_MM:g} mm and more"
+    check_sides(shown.seen)
+    if not _insertable(shown.donors):
+        raise ReadError(
+            f"{dataset.path} holds no nodule with a mask (nodule_volumes, cubes) of {LEAST_MM:g} mm and more."
+        )
+    return shown, f"{dataset.path}: {doubt}; nodules that the model may have learned from were taken." if doubt else ""
+
+
+def _insertable(donors: Iterable[Donor]) -> list[Donor]:
+    return [donor for donor in donors if donor.diameter_mm >= LEAST_MM]
 
 
 def judged(detector: NoduleDetector, cases: Iterable[Case], donors: Iterable[Donor]) -> Judged:
@@ -73,7 +116,7 @@ def judged(detector: NoduleDetector, cases: Iterable[Case], donors: Iterable[Don
     """
     malignancies = {donor.name: donor.malignancy for donor in donors if donor.malignancy is not None}
     logits, hits, nodules, scans = [], [], 0, 0
-    answers, malignant = list[float](), list[float]()
+    answers, names = list[float](), list[str]()
     for case in cases:
         marked = detector.candidates(case.volume)
         hit = np.asarray(case.known.hold(marked.centers_lps_mm).any(axis=1))
@@ -85,11 +128,11 @@ def judged(detector: NoduleDetector, cases: Iterable[Case], donors: Iterable[Don
         if detector.second_stage is not None:
             verdicts = detector.second_stage.classify(case.volume, [nodule.center_lps_mm for nodule in known])
             answers += [verdict.malignancy_logit for verdict in verdicts]
-            malignant += [malignancies[nodule.donor] for nodule in known]
+            names += [nodule.donor for nodule in known]
     if not nodules:
         raise OptionError(f"{scans} cases without any nodule cannot calibrate a score.")
     is_nodule = np.concatenate(hits)
-    rated = Rated(np.array(answers), np.array(malignant))
+    rated = Rated(np.array(answers), np.array([malignancies[name] for name in names]), names)
     return Judged(np.concatenate(logits), is_nodule, weights_of(is_nodule, nodules, scans), rated)
 
 
@@ -101,15 +144,15 @@ def weights_of(is_nodule: NDArray[np.bool_], nodules: int, scans: int) -> NDArra
 def fit(seen: Judged, *, second_stage: bool = True) -> Calibration:
     """Platt's scaling of both logits (of the detector's alone without a second stage), by weighted maximum likelihood.
 
-    Neither logit is given a negative weight. Of fewer than `LEAST_RATED` rated nodules malignancy is left as it is.
+    Neither logit is given a negative weight. Malignancy is left as it is where there are too few rated nodules.
     """
     columns = seen.logits if second_stage else seen.logits[:, :1]
     *slopes, offset = _platt(columns, seen.is_nodule.astype(float), seen.weights)
     scale = Calibration(slopes[0], slopes[1] if second_stage else 0.0, offset)
     rated = seen.rated
-    if len(rated.logits) < LEAST_RATED:
+    if not rated.is_enough:
         return scale
-    slope, offset = _platt(rated.logits[:, None], rated.malignant, np.ones(len(rated.logits)))
+    slope, offset = _platt(rated.logits[:, None], rated.malignant, rated.weights)
     return replace(scale, malignancy=slope, malignancy_offset=offset)
 
 
@@ -132,7 +175,7 @@ def _platt(columns: NDArray[np.float64], truth: NDArray[np.float64], weights: ND
 
 def cases(data: TrainingData, a_scan: int = 3, progress: Progress = silent) -> Iterator[Case]:
     """Nodules put into every scan, ``a_scan`` times anew, and once into every phantom."""
-    donors = [donor for donor in data.donors if donor.diameter_mm >= LEAST_MM]
+    donors = _insertable(data.donors)
     counts = {"scan": a_scan, "phantom": 1}
     lungs = [lung for lung in data.backgrounds for _ in range(counts.get(lung.kind, 0))]
     for number, lung in enumerate(lungs):

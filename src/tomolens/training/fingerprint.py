@@ -27,8 +27,9 @@ def fingerprint(*arrays: NDArray[Any]) -> str:
 
 
 def fingerprint_of_volume(volume: Volume) -> str:
-    """The same for the same voxels in the same place, to a thousandth of a millimetre."""
-    return fingerprint(volume.voxels, np.round(volume.grid.affine, 3) + 0.0)  # which makes -0 to 0
+    """The same for the same voxels in the same place, to a hundredth of a millimetre, in whatever order of axes."""
+    scan = volume.canonical()
+    return fingerprint(scan.voxels.astype(np.float32), np.round(scan.grid.affine, 2) + 0.0)  # which makes -0 to 0
 
 
 def differences(before: Record, now: Record) -> dict[str, list[str]]:

@@ -103,7 +103,7 @@ def load(
     Raises
     ------
     ReadError
-        If there is no lung or no nodule in the split ``train`` (which is said before any scan is read), a mark lies
+        If there is no lung or no nodule in the split ``train`` (which is said before any scan is read), a nodule lies
         outside its scan, or the marks of a table are in other coordinates than LPS.
     ContractError
         If there is hardly any lung in a scan.
@@ -113,9 +113,9 @@ def load(
         raise ReadError(f"{dataset.path}: the split val holds nodules, but no scan to look for them in.")
     lungs = len(train.scans) + len(train.cubes) + len(phantom_seeds)
     _check_enough(train, lungs, len(train.nodules) + len(train.cubes), inserting)
-    loaded = _loaded(train, phantom_seeds, progress)
+    loaded = load_split(train, phantom_seeds, progress)
     _check_enough(train, len(loaded.backgrounds), len(loaded.donors), inserting)
-    held_out = _loaded(val, (), progress) if val.scans else None
+    held_out = load_split(val, (), progress) if val.scans else None
     check_sides([*loaded.seen, *(held_out.seen if held_out else ())])
     return replace(loaded, held_out=held_out)
 
@@ -133,7 +133,7 @@ def _check_enough(train: Dataset, lungs: int, donors: int, inserting: bool) -> N
 
 def nodule_donors(path: Path, progress: Progress = silent) -> list[Donor]:
     """The nodules of a data set's split ``train`` that can be put into other lungs."""
-    return list(_donors(open_dataset(path).of(Split.TRAIN), progress))
+    return list(donors_of(open_dataset(path).of(Split.TRAIN), progress))
 
 
 def read_marks(file: Path) -> dict[str, list[tuple[tuple[float, float, float], float]]]:
@@ -145,11 +145,12 @@ def read_marks(file: Path) -> dict[str, list[tuple[tuple[float, float, float], f
     return marks
 
 
-def _loaded(dataset: Dataset, phantom_seeds: Sequence[int], progress: Progress) -> TrainingData:
+def load_split(dataset: Dataset, phantom_seeds: Sequence[int], progress: Progress) -> TrainingData:
+    """All that a data set holds of one split, as `Dataset.of` gives it, and phantoms; errors as of `load`."""
     places: list[Seen] = []
     scans = _scans(dataset.scans, places, progress)
     lungs = (*scans, *_cubes(dataset.cubes), *_phantoms(phantom_seeds, progress))
-    return TrainingData(lungs, tuple(_donors(dataset, progress)), seen=tuple(places))
+    return TrainingData(lungs, tuple(donors_of(dataset, progress)), seen=tuple(places))
 
 
 def _scans(scans: Sequence[ScanRecord], places: list[Seen], progress: Progress) -> Iterator[Background]:
@@ -157,7 +158,7 @@ def _scans(scans: Sequence[ScanRecord], places: list[Seen], progress: Progress) 
     for done, scan in enumerate(scans):
         progress(Step("read scans", done, len(scans)))
         volume = read_volume(scan.path, series_uid=scan.series_uid, modality=scan.modality)
-        for marking in (*scan.nodules, *scan.excluded):
+        for marking in scan.nodules:
             _check_inside(marking, volume, scan)
         places += [seen(marking, volume) for marking in scan.nodules]
         nodules, excluded = ([(m.center_lps_mm, m.diameter_mm) for m in ms] for ms in (scan.nodules, scan.excluded))
@@ -167,11 +168,14 @@ def _scans(scans: Sequence[ScanRecord], places: list[Seen], progress: Progress) 
 
 
 def _check_inside(marking: Marking, volume: Volume, scan: ScanRecord) -> None:
-    """A mark outside its scan is a sign that the table is in other coordinates than LPS, or of another scan."""
+    """A nodule outside its scan is a sign that the table is in other coordinates than LPS, or of another scan.
+
+    What counts neither way may lie outside: a part of a scan comes with the table of all of it.
+    """
     room = _MARK_TOLERANCE_MM / np.asarray(volume.spacing_mm)
     place = volume.grid.to_kji(marking.center_lps_mm)
     if (place < -room).any() or (place > np.asarray(volume.shape) - 1 + room).any():
-        raise ReadError(f"{marking.where}: the mark at {marking.center_lps_mm} lies outside {scan.path}. {IN_LPS}")
+        raise ReadError(f"{marking.where}: the nodule at {marking.center_lps_mm} lies outside {scan.path}. {IN_LPS}")
 
 
 def _load_cubes(record: CubesRecord) -> Iterator[tuple[str, Any, Any]]:
@@ -187,7 +191,8 @@ def _cubes(records: Sequence[CubesRecord]) -> Iterator[Background]:
             yield replace(background, origin=fingerprint(image, mask))
 
 
-def _donors(dataset: Dataset, progress: Progress) -> Iterator[Donor]:
+def donors_of(dataset: Dataset, progress: Progress = silent) -> Iterator[Donor]:
+    """The nodules with masks of one split that can be put into other lungs."""
     for record in dataset.cubes:
         for name, image, mask in _load_cubes(record):
             donor = donor_of(name, image, mask, _rating(record.texture.get(name)))
