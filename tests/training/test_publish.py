@@ -167,6 +167,13 @@ def test_a_card_says_nothing_that_its_author_did_not_say(tmp_path: Path) -> None
     assert "not trained on" not in page
 
 
+def test_a_card_without_figures_says_so(tmp_path: Path) -> None:
+    run_in(tmp_path / "run")
+    page = publish(tmp_path / "run", said(figures={}), tmp_path / "bundle").folder / "docs" / "README.md"
+    assert "## Figures\n\nNothing was measured.\n" in page.read_text()
+    assert "| measure |" not in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("content", "wrong"),
     [

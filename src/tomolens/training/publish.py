@@ -280,20 +280,25 @@ def _ours(publication: Publication, config: RunConfig, rounds: int) -> dict[str,
 
 
 def _page(publication: Publication, config: RunConfig, card: ModelCard, plotted: bool) -> str:
-    figures = "\n".join(f"| {name} | {value} |" for name, value in publication.figures.items())
     start = f" It started from the weights of {config.start_from}." if config.start_from else ""
     plot = f"\n![Losses by step]({PLOT})\n" if plotted else ""
     trust = (
         f"\n![Share of findings that are nodules, by their score]({RELIABILITY})\n" if publication.reliability else ""
     )
-    origin = publication.figures_from or "As the authors gave them; it is not said what measured them."
     how = f"\n{how_to_run(card)}" if card.task in RUNNABLE else ""
     return (
         f"# {publication.name} {publication.version}\n\n{publication.summary}\n\n"
         f"**Intended use.** {publication.intended_use}\n\n"
-        f"**Trained on.** {publication.trained_on}{start} Seed {config.seed}; the whole configuration is in"
-        " `configs/train.json`, the loss by round in `docs/log.csv`.\n\n"
+        f"**Trained on.** {publication.trained_on.rstrip('.')}.{start} Seed {config.seed}; the whole configuration is"
+        " in `configs/train.json`, the loss by round in `docs/log.csv`.\n\n"
         f"**Licence.** {publication.licence}\n\n"
-        f"## Figures\n\n{origin}\n\n"
-        f"| measure | value |\n|---|---|\n{figures}\n{trust}{plot}{how}"
+        f"## Figures\n\n{_figures(publication)}\n{trust}{plot}{how}"
     )
+
+
+def _figures(publication: Publication) -> str:
+    if not publication.figures:
+        return "Nothing was measured."
+    origin = publication.figures_from or "As the authors gave them; it is not said what measured them."
+    rows = "\n".join(f"| {name} | {value} |" for name, value in publication.figures.items())
+    return f"{origin}\n\n| measure | value |\n|---|---|\n{rows}"
