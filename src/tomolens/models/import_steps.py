@@ -10,7 +10,15 @@ import monai.transforms
 
 from tomolens.core.errors import ModelError
 from tomolens.models.import_config import Config, Unknown, only_data
-from tomolens.models.import_transforms import IMAGE, MOVES_NOTHING, Transform, all_transforms, shown, transforms_of
+from tomolens.models.import_transforms import (
+    IMAGE,
+    MOVES_NOTHING,
+    Transform,
+    all_transforms,
+    monais,
+    shown,
+    transforms_of,
+)
 from tomolens.models.prepare import INTENSITY
 
 FINEST_MM, COARSEST_MM = 0.05, 100.0
@@ -259,7 +267,7 @@ def inferer_of(config: Config) -> tuple[str, dict[str, Any]]:
     if not isinstance(inferer, dict):
         return shown(inferer), {}
     target = str(inferer.get("_target_"))
-    return (target.rpartition(".")[2] if target.startswith("monai.") else target), inferer
+    return monais(target) or target, inferer
 
 
 _WINDOW_WORDS = {"sw_batch_size": "batch", "spatial_dim": "slice_axis"}

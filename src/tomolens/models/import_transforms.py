@@ -41,6 +41,12 @@ _COMPOSE = ("_target_", "_desc_", "transforms", "map_items", "unpack_items", "lo
 _FLOATS = ("float", "double", "float32", "float64")
 
 
+def monais(target: str) -> str:
+    """The last word of a ``_target_`` that stands alone or lies in MONAI; empty of any other."""
+    place, _, name = target.rpartition(".")
+    return name if not place or place.split(".")[0] == "monai" else ""
+
+
 class Transform:
     """One transform of a bundle's list: its name without the ``d`` of dictionary transforms, arguments and place."""
 
@@ -48,9 +54,8 @@ class Transform:
         if not isinstance(values, dict) or not isinstance(values.get("_target_"), str):
             raise ModelError(f"{where}: a transform has a _target_; this is {shown(values)}.")
         self.where, self.values = where, values
-        place, _, self.target = values["_target_"].rpartition(".")
-        is_monais = not place or place == "monai" or place.startswith("monai.")
-        names = (self.target, self.target[:-1]) if is_monais else ()
+        self.target = values["_target_"].rpartition(".")[2]
+        names = (self.target, self.target[:-1]) if monais(values["_target_"]) else ()
         self.name = next((name for name in names if name in KNOWN), values["_target_"])
         self.is_dictionary = "keys" in values or self.name != self.target
 
@@ -186,7 +191,7 @@ def _composed(config: Config, key: str) -> Any:
     if not isinstance(composed, dict):
         return composed
     target = str(composed.get("_target_"))
-    if target.rpartition(".")[2] != "Compose" or not (target == "Compose" or target.startswith("monai.")):
+    if monais(target) != "Compose":
         raise ModelError(f"{config.where(key)}: {target} is not mapped; Compose is.")
     for name, value in composed.items():
         if name not in _COMPOSE and value not in (None, False, {}):

@@ -8,7 +8,7 @@ from typing import Any
 
 from tomolens.core.errors import ModelError
 from tomolens.models.import_config import Config, Unknown
-from tomolens.models.import_transforms import IMAGE, shown
+from tomolens.models.import_transforms import IMAGE, monais, shown
 
 _EVALUATOR = "SupervisedEvaluator"
 _DETECTION_EVALUATOR = "scripts.evaluator.DetectionEvaluator"
@@ -97,7 +97,7 @@ def _check_handlers(config: Config, task: str) -> None:
         where = config.where("handlers", number)
         if task == "detection" and target == _DETECTION_SAVER:
             _check_saver(handler, where)
-        elif not _is_monais(target, _HANDLERS):
+        elif monais(target) not in _HANDLERS:
             raise ModelError(
                 f"{where}: {target} is not mapped, and may change the answer; known are those that log, measure, save "
                 "or load the weights, such as StatsHandler and CheckpointLoader."
@@ -111,17 +111,12 @@ def _check_saver(saver: Mapping[str, Any], where: str) -> None:
         raise ModelError(f"{where}: output_transform: {shown(changed)} is more than the bundle's postprocessing.")
 
 
-def _is_monais(target: str, names: Sequence[str]) -> bool:
-    place, _, name = target.rpartition(".")
-    return name in names and (not place or place == "monai" or place.startswith("monai."))
-
-
 def _check_evaluator(config: Config, evaluator: Any, task: str) -> None:
     where = config.where("evaluator")
     if not isinstance(evaluator, dict):
         raise ModelError(f"{where}: {shown(evaluator)} is not evaluated; {_EVALUATOR} is mapped.")
     target = str(evaluator.get("_target_", _EVALUATOR))
-    if not _is_monais(target, (_EVALUATOR,)) and not (task == "detection" and target == _DETECTION_EVALUATOR):
+    if monais(target) != _EVALUATOR and not (task == "detection" and target == _DETECTION_EVALUATOR):
         raise ModelError(f"{where}: {target} is not mapped, and may run the network in another way; {_EVALUATOR} is.")
     for name, value in evaluator.items():
         if name in _WIRES:
@@ -136,7 +131,7 @@ def _check_argument(config: Config, name: str, value: Any, task: str) -> None:
     text = value.expression.removeprefix("$") if isinstance(value, Unknown) else value
     text = str(text.get("_target_") if isinstance(text, dict) else text)
     if name == "prepare_batch":
-        if task != "generation" and not _is_monais(text, _PREPARE_BATCH):
+        if task != "generation" and monais(text) not in _PREPARE_BATCH:
             raise ModelError(
                 f"{where}: {shown(value)} is not evaluated, and may give the network something else than {IMAGE!r}."
             )

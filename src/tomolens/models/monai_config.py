@@ -64,22 +64,25 @@ def inference_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return _detecting(section) if section["task"] == DETECTION else _reconstructing(section)
 
 
-def _network_def(section: Mapping[str, Any]) -> dict[str, Any]:
+def _start(section: Mapping[str, Any], output: str, **options: Any) -> dict[str, Any]:
+    """What every configuration begins with: places, options that a caller may set, and the network."""
     return {
-        "_target_": "tomolens.models.networks.build",
-        "name": section["network"],
-        "settings": dict(section["settings"]),
+        "bundle_root": ".",
+        "image": "scan",
+        "output": output,
+        "device": "auto",
+        **options,
+        "network_def": {
+            "_target_": "tomolens.models.networks.build",
+            "name": section["network"],
+            "settings": dict(section["settings"]),
+        },
     }
 
 
 def _detecting(section: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "bundle_root": ".",
-        "image": "scan",
-        "output": "findings",
-        "device": "auto",
-        "min_score": None,
-        "network_def": _network_def(section),
+        **_start(section, "findings", min_score=None),
         "detector": {
             "_target_": "tomolens.models.detector.load_detector",
             "name": "@bundle_root",
@@ -111,14 +114,7 @@ def _detecting(section: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reconstructing(section: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "bundle_root": ".",
-        "image": "scan",
-        "output": "reconstruction",
-        "device": "auto",
-        "strength": 1.0,
-        "factor": None,
-        "allow_gan": False,
-        "network_def": _network_def(section),
+        **_start(section, "reconstruction", strength=1.0, factor=None, allow_gan=False),
         "reconstructor": {
             "_target_": "tomolens.models.reconstructor.load_reconstructor",
             "name": "@bundle_root",
