@@ -16,10 +16,11 @@ from tomolens.core.errors import OptionError, ReadError
 from tomolens.core.grid import Grid
 from tomolens.core.volume import Unit, Volume
 from tomolens.io.write import write_volume
-from tomolens.training.calibration import kept_out
+from tomolens.training.calibration import kept_out, learned
 from tomolens.training.dataset import Split, read_dataset
 from tomolens.training.describe import describe
-from tomolens.training.fingerprint import differences, fingerprint_of_volume
+from tomolens.training.fingerprint import differences, fingerprint_of_volume, write_contents
+from tomolens.training.publish import CONTENTS
 from tomolens.training.sides import Seen, check_sides
 from tomolens.training.sources import load, load_dataset, nodule_donors, open_dataset
 
@@ -152,8 +153,8 @@ def test_other_marks_other_voxels_and_other_nodules_are_other_data(folder: Path)
     file = describes(folder, nodule_volumes=[{"image": "nodule_image.nii", "mask": "nodule_mask.nii", "name": "new"}])
     assert differences(before, load_dataset(file).record) == {
         "changed": ["marks of a", "scan b (val)"],
-        "gone": ["nodule nodule_image"],
-        "new": ["nodule new"],
+        "gone": ["nodule nodule_image", "ratings of nodule_image"],
+        "new": ["nodule new", "ratings of new"],
     }
     assert differences(before, [before[1], before[0], *before[2:]]) == {
         "in another order": [before[1][0], before[0][0]]
@@ -414,6 +415,23 @@ def test_scores_are_fitted_on_what_was_kept_out_of_training(folder: Path) -> Non
     shown, doubt = kept_out(open_dataset(alone), [])
     assert [lung.name for lung in shown.backgrounds] == ["a"]
     assert "there is no split val; nodules that the model may have learned from" in doubt
+
+
+def test_a_model_knows_what_it_learned_from_and_says_so_where_it_is_to_be_fitted_on_it(folder: Path) -> None:
+    write_volume(replace(chest(), voxels=chest().voxels + np.int16(1)), folder / "b.nii")
+    model = folder / "model"
+    assert learned(model, load_dataset(folder)) == ""
+    (model / "docs").mkdir(parents=True)
+    write_contents(load_dataset(folder, [600]).record, model / CONTENTS)
+    header, *rows = (model / CONTENTS).read_text(encoding="utf-8").splitlines()
+    assert header == "split,kind,fingerprint"
+    assert [row.rpartition(",")[0] for row in rows] == ["train,scan", "train,nodule", "val,scan"]
+    kept, _ = kept_out(open_dataset(folder), [600])
+    assert learned(model, replace(kept, donors=())) == ""
+    assert "learned from 1 of 1 nodules that its scores are fitted on" in learned(model, kept)
+    renamed = {"image": "nodule_image.nii", "mask": "nodule_mask.nii", "name": "other", "texture": 5}
+    shown = load_dataset(describes(folder, nodule_volumes=[renamed]))
+    assert "learned from 1 of 1 lungs and 1 of 1 nodules" in learned(model, shown)
 
 
 def test_without_a_nodule_that_can_be_put_elsewhere_nothing_is_fitted(folder: Path) -> None:

@@ -26,7 +26,7 @@ from tomolens.training.config import RunConfig
 from tomolens.training.curves import draw_reliability
 from tomolens.training.gan import Adversary
 from tomolens.training.learner import Learner, start_network
-from tomolens.training.publish import Publication, publish
+from tomolens.training.publish import CONTENTS, Publication, publish
 from tomolens.training.runs import CHECKPOINT, RunFolder
 from tomolens.training.team import Team
 
@@ -48,7 +48,11 @@ DENOISER: dict[str, Any] = {
 
 
 def run_in(
-    folder: Path, config: RunConfig = SMALL, variance: float | None = None, network: torch.nn.Module | None = None
+    folder: Path,
+    config: RunConfig = SMALL,
+    variance: float | None = None,
+    network: torch.nn.Module | None = None,
+    **began: Any,
 ) -> torch.nn.Module:
     """A run that has saved its first round; its averaged network."""
     team = Team(Backend(torch.device("cpu"), torch.float32))
@@ -56,7 +60,7 @@ def run_in(
     if variance is not None:
         learner.averaged.module.head[0].adn.N.running_var.fill_(variance)
     row = {"round": 1, "steps": 3, "score_loss": 1.0, "box_loss": 0.5, "seconds": 1.0}
-    RunFolder(folder, config).save({**learner.state(), "round": 1, "mined": []}, row)
+    RunFolder(folder, config).save({**learner.state(), **began, "round": 1, "mined": []}, row)
     return learner.published()
 
 
@@ -74,6 +78,15 @@ def test_a_published_run_loads_as_a_model_with_its_card(tmp_path: Path) -> None:
     assert "](log.png)" in page
     assert "monai.bundle run" in page
     assert 0 < (tmp_path / "bundle" / "docs" / "log.png").stat().st_size < 150_000
+
+
+def test_a_published_run_says_by_fingerprints_what_it_learned_from(tmp_path: Path) -> None:
+    run_in(tmp_path / "old")
+    assert not (publish(tmp_path / "old", said(), tmp_path / "model").folder / CONTENTS).exists()
+    data = [("nodule A", "aa"), ("marks of B", "bb"), ("cube C", "cc"), ("phantom D", ""), ("nodule E (val)", "ee")]
+    run_in(tmp_path / "run", data=data)
+    written = (publish(tmp_path / "run", said(), tmp_path / "model").folder / CONTENTS).read_text(encoding="utf-8")
+    assert written.split() == ["split,kind,fingerprint", "train,nodule,aa", "train,cube,cc", "val,nodule,ee"]
 
 
 def test_a_second_stage_is_published_with_its_task_and_calibration(tmp_path: Path) -> None:

@@ -324,10 +324,11 @@ def calibrate(
     with refusals(), told() as tell:
         marker = calibration.calibrated_detector(model, detector, device)
         shown, doubt = calibration.kept_out(open_dataset(data), seeds, tell)
+        doubts = [doubt, calibration.learned(model, shown)]
         seen = calibration.judged(marker, calibration.cases(shown, a_scan, tell), shown.donors)
         scale = calibration.calibrate(model, marker, seen)
-    if doubt:
-        typer.echo(doubt, err=True)
+    for said in filter(None, doubts):
+        typer.echo(said, err=True)
     weights = f"{scale.detector:.3f} x detector + {scale.classifier:.3f} x second stage {scale.offset:+.3f}"
     typer.echo(f"{model}: the score is the logistic function of {weights}")
     if marker.second_stage is not None:

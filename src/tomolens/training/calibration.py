@@ -22,7 +22,8 @@ from tomolens.models.detector import NoduleDetector, load_detector
 from tomolens.models.registry import NO_SECOND_STAGE, SECOND_STAGE, Bundle
 from tomolens.training.cases import LEAST_MM, case_of
 from tomolens.training.dataset import Dataset, Split
-from tomolens.training.publish import METADATA
+from tomolens.training.fingerprint import learned_from
+from tomolens.training.publish import CONTENTS, METADATA
 from tomolens.training.sides import check_sides
 from tomolens.training.sources import TrainingData, donors_of, load_split
 
@@ -103,6 +104,21 @@ def kept_out(dataset: Dataset, phantom_seeds: Sequence[int], progress: Progress 
             f"{dataset.path} holds no nodule with a mask (nodule_volumes, cubes) of {LEAST_MM:g} mm and more."
         )
     return shown, f"{dataset.path}: {doubt}; nodules that the model may have learned from were taken." if doubt else ""
+
+
+def learned(folder: Path, shown: TrainingData) -> str:
+    """What a model learned from among what shall be shown to it; empty where nothing, or where its folder says none."""
+    if not (folder / CONTENTS).is_file():
+        return ""
+    known = learned_from(folder / CONTENTS)
+    counts = {
+        kind: (sum(item.origin in known for item in items), len(items))
+        for kind, items in (("lungs", shown.backgrounds), ("nodules", shown.donors))
+    }
+    if not any(some for some, _ in counts.values()):
+        return ""
+    said = " and ".join(f"{some} of {every} {kind}" for kind, (some, every) in counts.items() if some)
+    return f"{folder} learned from {said} that its scores are fitted on: they will be too sure."
 
 
 def _insertable(donors: Iterable[Donor]) -> list[Donor]:

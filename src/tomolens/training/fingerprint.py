@@ -1,7 +1,8 @@
-"""Short hashes of data, by which a run that was stopped knows whether it goes on with the same."""
+"""Short hashes of data: a run that was stopped goes on with the same, and a model says what it learned from."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from tomolens.core.volume import Volume
 
 Record = Sequence[tuple[str, str]]
-"""What a run is made from, in order: each thing as it is called, and a hash of it."""
+"""What a run is made from, in order: each thing as it is called, its kind first, and a hash of it."""
+VAL = " (val)"
+"""Follows what was kept out."""
+_CONTENTS = ("scan", "cube", "nodule")
 
 
 def fingerprint(*arrays: NDArray[Any]) -> str:
@@ -26,10 +32,12 @@ def fingerprint(*arrays: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_of_volume(volume: Volume) -> str:
+def fingerprint_of_volume(*volumes: Volume) -> str:
     """The same for the same voxels in the same place, to a hundredth of a millimetre, in whatever order of axes."""
-    scan = volume.canonical()
-    return fingerprint(scan.voxels.astype(np.float32), np.round(scan.grid.affine, 2) + 0.0)  # which makes -0 to 0
+    arrays: list[NDArray[Any]] = []
+    for scan in (volume.canonical() for volume in volumes):
+        arrays += [scan.voxels.astype(np.float32), np.round(scan.grid.affine, 2) + 0.0]  # which makes -0 to 0
+    return fingerprint(*arrays)
 
 
 def differences(before: Record, now: Record) -> dict[str, list[str]]:
@@ -43,3 +51,18 @@ def differences(before: Record, now: Record) -> dict[str, list[str]]:
     if not any(found.values()) and list(before) != list(now):
         return {"in another order": [one[0] for one, then in zip(now, before, strict=False) if one != then]}
     return {kind: names for kind, names in found.items() if names}
+
+
+def write_contents(record: Record, file: Path) -> None:
+    """A table of the scans, cubes and nodules of a run, by what was done with them (split), without their names."""
+    rows = [(what.split()[0], what.endswith(VAL), seen) for what, seen in record]
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream)
+        table.writerow(["split", "kind", "fingerprint"])
+        table.writerows(("val" if out else "train", kind, seen) for kind, out, seen in rows if kind in _CONTENTS)
+
+
+def learned_from(file: Path) -> set[str]:
+    """The fingerprints in a table of `write_contents` that were learned from."""
+    with file.open(newline="", encoding="utf-8") as stream:
+        return {row["fingerprint"] for row in csv.DictReader(stream) if row["split"] == "train"}

@@ -24,10 +24,13 @@ from tomolens.training.classifier import ClassifierConfig
 from tomolens.training.config import RunConfig, record_of
 from tomolens.training.curves import draw_log
 from tomolens.training.detector import TrainConfig
+from tomolens.training.fingerprint import write_contents
 from tomolens.training.reconstruction import ReconstructionConfig
 from tomolens.training.runs import CONFIG, LOG, PLOT, load_checkpoint, read_log
 
 METADATA = Path("configs", "metadata.json")
+CONTENTS = Path("docs", "data.csv")
+"""In a model folder: fingerprints of the scans and nodules that it learned from, and of those that were kept out."""
 AVERAGED = "module."
 RELIABILITY = "reliability.png"
 OWN_LICENCE = "Apache-2.0"
@@ -189,6 +192,8 @@ def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
             _write(temporary / INFERENCE, json.dumps(inference_config(metadata), indent=2) + "\n")
         _write(temporary / "configs" / "train.json", config.to_json() + "\n")
         _write(temporary / "LICENSE", _licence(publication))
+        if "data" in state:
+            write_contents(state["data"], temporary / CONTENTS)
         plotted = _write_log(run, temporary / "docs")
         if publication.reliability:
             copyfile(publication.reliability, temporary / "docs" / RELIABILITY)

@@ -25,7 +25,7 @@ from tomolens.training.dataset import (
     read_dataset,
 )
 from tomolens.training.describe import describe
-from tomolens.training.fingerprint import fingerprint, fingerprint_of_volume
+from tomolens.training.fingerprint import VAL, fingerprint, fingerprint_of_volume
 from tomolens.training.markings import Marking, read_markings
 from tomolens.training.nodules import MAX_DIAMETER_MM, MIN_DIAMETER_MM, Donor, donor_from_volume, donor_of
 from tomolens.training.sides import IN_LPS, Seen, check_sides, seen
@@ -57,11 +57,12 @@ class TrainingData:
     @property
     def record(self) -> list[tuple[str, str]]:
         """Everything that decides a run, by what it is called; `tomolens.training.fingerprint` compares two."""
-        lungs = [(f"{lung.kind} {lung.name}", f"{lung.origin} {lung.thickness_mm:g}") for lung in self.backgrounds]
-        marks = [(f"marks of {lung.name}", _hashed(lung.marks)) for lung in self.backgrounds]
-        nodules = [(f"nodule {d.name}", f"{d.origin} {d.texture} {d.malignancy}") for d in self.donors]
+        lungs = [(f"{lung.kind} {lung.name}", lung.origin) for lung in self.backgrounds]
+        marks = [(f"marks of {lung.name}", f"{_hashed(lung.marks)} {lung.thickness_mm:g}") for lung in self.backgrounds]
+        nodules = [(f"nodule {donor.name}", donor.origin) for donor in self.donors]
+        ratings = [(f"ratings of {donor.name}", f"{donor.texture} {donor.malignancy}") for donor in self.donors]
         held_out = self.held_out.record if self.held_out else []
-        return [*lungs, *marks, *nodules, *((f"{what} (val)", seen) for what, seen in held_out)]
+        return [*lungs, *marks, *nodules, *ratings, *((f"{what}{VAL}", seen) for what, seen in held_out)]
 
 
 def _hashed(marks: Sequence[Mark]) -> str:
@@ -221,7 +222,7 @@ def donor_of_record(record: NoduleRecord) -> Donor:
     if not (mask.voxels > 0).any():
         raise ReadError(f"{record.where}: the mask {record.mask} is empty.")
     donor = donor_from_volume(record.name, image, mask, _rating(record.texture), _malignancy(record))
-    return replace(donor, origin=f"{fingerprint_of_volume(image)} {fingerprint_of_volume(mask)}")
+    return replace(donor, origin=fingerprint_of_volume(image, mask))
 
 
 def _rating(texture: float | None) -> int | None:
