@@ -35,9 +35,13 @@ class Examples(Dataset[dict[str, torch.Tensor]]):
         return {"image": torch.rand(1, self.config.edge, self.config.edge, generator=draw)}
 
 
+def record_of(data: Path) -> list[tuple[str, str]]:
+    return [(f"scan {file.stem}", file.read_text()) for file in sorted(data.glob("*.txt"))]
+
+
 class Doubling:
-    def __init__(self, config: ReconstructionConfig) -> None:
-        self.config = config
+    def __init__(self, config: ReconstructionConfig, data: Path) -> None:
+        self.config, self.record = config, record_of(data)
 
     def examples(self, indices: Sequence[int], *, held_out: bool = False) -> Examples:
         return Examples(self.config, indices, held_out)
@@ -56,7 +60,7 @@ def teach(monkeypatch: pytest.MonkeyPatch, config: ReconstructionConfig = TINY) 
     home = ModuleType("tomolens.training.denoising")
 
     def lesson(config: ReconstructionConfig, data: Path, progress: Progress) -> Doubling:
-        return Doubling(config)
+        return Doubling(config, data)
 
     home.CONFIG, home.lesson = replace(config), lesson  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, home.__name__, home)

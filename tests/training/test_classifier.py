@@ -202,12 +202,14 @@ def test_a_run_goes_on_with_the_marks_that_it_began_with(tmp_path: Path, stopped
     after = load_checkpoint(tmp_path / "run")
     assert learner.steps == stopped.total_steps
     assert (after["round"], after["marked"]) == (2, ([(40.0, 50.0, 60.0)], []))
-    assert after["lungs"] == ["lung-0", "lung-1"]
+    assert [what for what, _ in after["data"]][:2] == ["scan lung-0", "scan lung-1"]
 
 
 def test_a_run_does_not_go_on_with_other_lungs(tmp_path: Path, stopped: ClassifierConfig) -> None:
-    for lungs in ((lung(0), lung(7)), (lung(1), lung(0)), (lung(0),)):
-        with pytest.raises(ReadError, match=r"run was trained on 2 lungs, [01] of them others than the [12] that"):
+    differing = {(0, 7): "new: scan lung-7", (1, 0): "in another order: scan lung-1", (0,): "gone: scan lung-1"}
+    for seeds, said in differing.items():
+        lungs = tuple(map(lung, seeds))
+        with pytest.raises(ReadError, match=f"run was trained on other data than these .*{said}"):
             train_classifier(stopped, TrainingData(lungs, (ball(),)), tmp_path / "run", "cpu")
 
 

@@ -99,7 +99,7 @@ def test_another_configuration_does_not_go_on_in_the_same_folder(tmp_path: Path)
 def test_other_lungs_do_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
     trained(tmp_path)
     others = TrainingData((lung(0), lung(7)), (ball(),))
-    with pytest.raises(ReadError, match="trained on 2 lungs, 1 of them others than the 2 that the data hold now"):
+    with pytest.raises(ReadError, match="gone: scan lung-1, marks of lung-1; new: scan lung-7, marks of lung-7"):
         Trainer(SMALL, others, tmp_path, Team(inference.Backend.choose("cpu")))
 
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from tests.training.lessons import TINY, teach
-from tomolens.core.errors import OptionError
-from tomolens.training.reconstruction import ReconstructionConfig, train_reconstruction
+from tomolens.core.errors import OptionError, ReadError
+from tomolens.core.grid import Grid
+from tomolens.core.reconstruction import Job
+from tomolens.core.volume import Unit, Volume
+from tomolens.io.write import write_volume
+from tomolens.training.fingerprint import Record
+from tomolens.training.reconstruction import ReconstructionConfig, config_for, lesson_of, train_reconstruction
 from tomolens.training.runs import read_log
 
 
@@ -37,6 +44,43 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monkeyp
     parts = train_reconstruction(TINY, tmp_path, tmp_path / "parts", "cpu")
     for one, other in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teach(monkeypatch)
+    (tmp_path / "a.txt").write_text("one")
+    train_reconstruction(TINY, tmp_path, tmp_path / "run", "cpu")
+    train_reconstruction(TINY, tmp_path, tmp_path / "run", "cpu")
+    (tmp_path / "a.txt").write_text("another")
+    with pytest.raises(ReadError, match=r"run was trained on other data than these \(changed: scan a\)"):
+        train_reconstruction(TINY, tmp_path, tmp_path / "run", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("job", "file", "modality"),
+    [
+        (Job.DENOISING, "ct/a.nii.gz", "CT"),
+        (Job.MRI, "mri/a.nii.gz", "MR"),
+        (Job.SUPER_RESOLUTION, "mri/a.nii.gz", "MR"),
+    ],
+)
+def test_every_lesson_knows_its_images_by_their_content(tmp_path: Path, job: Job, file: str, modality: str) -> None:
+    config = replace(config_for(job), phantom_seeds=())
+    scan = tmp_path / file
+    scan.parent.mkdir()
+    voxels = np.random.default_rng(0).normal(40, 5, (40, 80, 84)).astype(np.int16)
+    voxels[4:36, 6:50, 8:52] += 300
+    unit = Unit.HU if modality == "CT" else Unit.ARBITRARY
+
+    def record_with(voxels: NDArray[np.int16]) -> Record:
+        write_volume(Volume(voxels, Grid.from_axes(voxels.shape), unit, modality), scan)
+        return lesson_of(config, tmp_path).record
+
+    ((name, before),) = record_with(voxels)
+    assert name.startswith("scan ")
+    assert record_with(voxels.copy()) == [(name, before)]
+    voxels[20, 20, 20] += 1
+    assert record_with(voxels) != [(name, before)]
 
 
 def test_a_job_that_is_none_is_refused() -> None:

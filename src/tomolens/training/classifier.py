@@ -115,7 +115,7 @@ def _began_with(config: ClassifierConfig, data: TrainingData, folder: Path) -> t
     state = run.resume(torch.device("cpu"))
     if state is None or "marked" not in state:
         return None
-    run.check_data(state, data)
+    run.check_data(state, data.record)
     detector = find_bundle(config.detector)
     if state["detector_sha256"] != detector.weights_sha256:
         raise ReadError(
@@ -140,7 +140,7 @@ def _train(
 ) -> Learner:
     learner, run = Learner(start_network(config), config, team), RunFolder(folder, config)
     detector_sha256 = find_bundle(config.detector).weights_sha256
-    began = {"lungs": data.names, "data": data.record, "marked": marked, "detector_sha256": detector_sha256}
+    began = {"data": data.record, "marked": marked, "detector_sha256": detector_sha256}
     state = run.resume(team.backend.device)
     if state is not None:
         learner.resume(state)

@@ -13,6 +13,7 @@ from tomolens.io.image_files import IMAGE_SUFFIXES, image_suffix
 from tomolens.io.read import read_volume
 from tomolens.phantoms.chest import chest_phantom
 from tomolens.physics.noise import quiet_noise
+from tomolens.training.fingerprint import fingerprint_of_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,11 +30,15 @@ _HELD_OUT = 8
 
 @dataclass(frozen=True, eq=False)
 class CleanStack:
-    """Slices of one patient, (slice, row, column) int16 in HU; ``generated`` tells phantoms from scans."""
+    """Slices of one patient, (slice, row, column) int16 in HU.
+
+    ``generated`` tells phantoms from scans; ``origin`` is a hash of the scan that they were made from.
+    """
 
     name: str
     slices_hu: NDArray[np.int16]
     generated: bool
+    origin: str = ""
 
     @property
     def shown(self) -> range:
@@ -92,11 +97,11 @@ def _of_scans(folder: Path, progress: Progress) -> Iterator[CleanStack]:
         volume = read_volume(file, modality="CT").canonical()
         clean = made_clean(np.asarray(volume.voxels, np.float32))
         if clean is not None:
-            yield CleanStack(file.name, clean, generated=False)
+            yield CleanStack(str(file.relative_to(folder).as_posix()), clean, False, fingerprint_of_volume(volume))
 
 
 def _of_phantoms(seeds: Sequence[int], progress: Progress) -> Iterator[CleanStack]:
     for done, seed in enumerate(seeds):
         progress(Step("generate phantoms", done, len(seeds)))
         volume = chest_phantom(seed, spacing_mm=PHANTOM_SPACING_MM, noise_hu=0.0).volume
-        yield CleanStack(f"phantom-{seed}", volume.voxels, generated=True)
+        yield CleanStack(f"phantom-{seed}", volume.voxels, True)

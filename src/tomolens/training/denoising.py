@@ -29,6 +29,7 @@ from tomolens.training.reconstruction import ReconstructionConfig
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tomolens.training.fingerprint import Record
     from tomolens.training.learner import Batch, Terms
 
 RECIPE: Mapping[str, Any] = {
@@ -110,6 +111,11 @@ class Denoising:
 
     config: ReconstructionConfig
     stacks: Sequence[CleanStack]
+
+    @property
+    def record(self) -> Record:
+        """The scans that its slices were made from."""
+        return [(f"scan {stack.name}", stack.origin) for stack in self.stacks if not stack.generated]
 
     def examples(self, indices: Sequence[int], *, held_out: bool = False) -> Examples:
         """Patches; held-out ones are of slices that training never shows."""

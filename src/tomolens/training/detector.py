@@ -155,7 +155,7 @@ class Trainer:
         self.mined = self.team.told(self.mined)
 
     def _resume(self, state: dict[str, Any]) -> None:
-        self.folder.check_data(state, self.data)
+        self.folder.check_data(state, self.data.record)
         self.learner.resume(state)
         self.round = state["round"]
         self.mined = [[(k, j, i) for k, j, i in places] for places in state["mined"]]
@@ -172,7 +172,7 @@ class Trainer:
             "learning_rate": self.learner.rate,
             "seconds": time.perf_counter() - started,
         }
-        kept = {"round": self.round, "mined": self.mined, "lungs": self.data.names, "data": self.data.record}
+        kept = {"round": self.round, "mined": self.mined, "data": self.data.record}
         self.folder.save({**self.learner.state(), **kept}, row)
 
     def _held_out_losses(self) -> dict[str, float]:

@@ -24,6 +24,7 @@ from tomolens.physics.masks import MaskKind, sampling_mask
 from tomolens.physics.sense import MOST_COILS, Measured, combination
 from tomolens.physics.undersampling import invented_coils, measured
 from tomolens.training.config import record_of
+from tomolens.training.fingerprint import fingerprint_of_volume
 from tomolens.training.gan import Pictures
 from tomolens.training.reconstruction import ReconstructionConfig
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from tomolens.core.progress import Progress
     from tomolens.core.volume import Volume
+    from tomolens.training.fingerprint import Record
     from tomolens.training.learner import Batch, Terms
 
 CONFIG = ReconstructionConfig(
@@ -122,6 +124,7 @@ class MriLesson:
     recipe: UndersamplingRecipe
     shown: Sequence[Plane] = field(repr=False)
     held_out: Sequence[Plane] = field(repr=False)
+    record: Record = ()
 
     def examples(self, indices: Sequence[int], *, held_out: bool = False) -> Dataset[dict[str, torch.Tensor]]:
         """Slices as they would be measured; those of one batch have one matrix, number of coils and axis of lines."""
@@ -154,17 +157,20 @@ def lesson(config: ReconstructionConfig, data: Path, progress: Progress) -> MriL
     total = len(files) + len(config.phantom_seeds)
     shown: list[Plane] = []
     held_out: list[Plane] = []
+    record: list[tuple[str, str]] = []
     sources: list[Path | int] = [*files, *config.phantom_seeds]
     for done, source in enumerate(sources):
         progress(Step("read images", done, total))
         scan = source.name if isinstance(source, Path) else ""
         volume = read_volume(source, modality="MR").canonical() if isinstance(source, Path) else _phantom(source)
+        if scan:
+            record.append((f"scan {scan}", fingerprint_of_volume(volume)))
         first_kept = round(volume.shape[0] * (1 - _HELD_OUT))
         shown += _planes(volume, slice(0, first_kept), scan, (0, 1, 2))
         held_out += _planes(volume, slice(first_kept, None), scan, (0,))
     if not shown:
         raise OptionError(f"There is nothing to train on: no NIfTI in {data / 'mri'} and no phantom seeds.")
-    return MriLesson(config, recipe, shown, held_out)
+    return MriLesson(config, recipe, shown, held_out, record)
 
 
 def _phantom(seed: int) -> Volume:

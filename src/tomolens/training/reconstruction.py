@@ -24,6 +24,8 @@ from tomolens.training.team import Team, check_shared, team_of
 if TYPE_CHECKING:
     import torch
 
+    from tomolens.training.fingerprint import Record
+
 _HOMES = {Job.DENOISING: "denoising", Job.MRI: "mri", Job.SUPER_RESOLUTION: "super_resolution"}
 """Modules of this package, each with `CONFIG`, what a run is configured with where nothing else is said, and a function
 ``lesson(config, data, progress)`` that gives a `Lesson`."""
@@ -67,6 +69,10 @@ class ReconstructionConfig(RunConfig):
 
 class Lesson(Protocol):
     """What one job shows its network, and how the answer is judged."""
+
+    @property
+    def record(self) -> Record:
+        """The images that it is made from; phantoms follow from the configuration."""
 
     def examples(self, indices: Sequence[int], *, held_out: bool = False) -> Dataset[dict[str, torch.Tensor]]:
         """Example n depends on the run's seed and n alone; ``image`` is what the network is given.
@@ -114,6 +120,8 @@ def train_reconstruction(
     ------
     OptionError
         If a GAN is to start from nothing, or to be trained by several processes.
+    ReadError
+        If ``folder`` holds a run that began with other images.
     """
     check_shared(config.batch, processes)
     if config.adversary is not None and config.start_from is None:
@@ -132,6 +140,7 @@ def _train(team: Team, config: ReconstructionConfig, lesson: Lesson, folder: Pat
     learner, run = _learner(team, config, lesson), RunFolder(folder, config)
     state = run.resume(team.backend.device)
     if state is not None:
+        run.check_data(state, lesson.record)
         learner.resume(state)
     for number in range(state["round"] if state else 0, config.rounds):
         started = time.perf_counter()
@@ -139,7 +148,7 @@ def _train(team: Team, config: ReconstructionConfig, lesson: Lesson, folder: Pat
         if team.leads:
             row = {"round": number + 1, "steps": learner.steps, **losses, **_held_out(learner, lesson, config)}
             rest = {"skipped": learner.skipped, "learning_rate": learner.rate, "seconds": time.perf_counter() - started}
-            run.save({**learner.state(), "round": number + 1}, {**row, **rest})
+            run.save({**learner.state(), "data": lesson.record, "round": number + 1}, {**row, **rest})
     return learner
 
 

@@ -34,7 +34,7 @@ from tomolens.training.fingerprint import differences
 
 if TYPE_CHECKING:
     from tomolens.training.config import RunConfig
-    from tomolens.training.sources import TrainingData
+    from tomolens.training.fingerprint import Record
 
 CHECKPOINT = "checkpoint.pt"
 CONFIG = "config.json"
@@ -76,7 +76,7 @@ class RunFolder:
         self.log = state["log"] if "log" in state else read_log(self.path)
         return state
 
-    def check_data(self, began: Mapping[str, Any], data: TrainingData) -> None:
+    def check_data(self, began: Mapping[str, Any], now: Record) -> None:
         """Refuse to go on with other data than the run of a checkpoint began with.
 
         Where the files lie does not matter, nor when they were written.
@@ -84,23 +84,14 @@ class RunFolder:
         Raises
         ------
         ReadError
-            If lungs, their marks, or nodules differ in number, order or content; it is named what does.
+            If the data differ in number, order or content; it is named what does.
         """
-        self._check_lungs(began["lungs"], data.names)
-        found = differences(began["data"], data.record) if "data" in began else {}
+        found = differences(began.get("data", ()), now)
         if found:
             said = "; ".join(f"{kind}: {_listed(names)}" for kind, names in found.items())
             raise ReadError(
                 f"{self.path} was trained on other data than these ({said}); go on with the same data, or in another "
                 "folder."
-            )
-
-    def _check_lungs(self, began_with: Sequence[str], lungs: Sequence[str]) -> None:
-        if list(began_with) != list(lungs):
-            others = len(set(began_with) - set(lungs))
-            raise ReadError(
-                f"{self.path} was trained on {len(began_with)} lungs, {others} of them others than the {len(lungs)} "
-                "that the data hold now; go on with the same data in the same order, or in another folder."
             )
 
     def save(self, state: Mapping[str, Any], row: Row) -> None:

@@ -50,11 +50,6 @@ class TrainingData:
     """How the nodules look that are marked in its scans."""
 
     @property
-    def names(self) -> list[str]:
-        """Of the lungs, in their order."""
-        return [background.name for background in self.backgrounds]
-
-    @property
     def record(self) -> list[tuple[str, str]]:
         """Everything that decides a run, by what it is called; `tomolens.training.fingerprint` compares two."""
         lungs = [(f"{lung.kind} {lung.name}", lung.origin) for lung in self.backgrounds]

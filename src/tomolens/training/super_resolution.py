@@ -26,6 +26,7 @@ from tomolens.models.super_resolution import usual_difference
 from tomolens.phantoms.brain import brain_phantom
 from tomolens.phantoms.chest import chest_phantom
 from tomolens.physics.slices import averaged, back_projected
+from tomolens.training.fingerprint import fingerprint, fingerprint_of_volume
 from tomolens.training.gan import Pictures
 from tomolens.training.reconstruction import ReconstructionConfig
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from tomolens.training.fingerprint import Record
     from tomolens.training.learner import Batch, Terms
 
     Plane = NDArray[np.float32]
@@ -110,12 +112,15 @@ class Planes:
         The largest standard deviation of noise that is added, in the voxels' unit.
     weight
         How often it is drawn.
+    record
+        Of the scan or cubes that they were cut from.
     """
 
     voxels: NDArray[Any]
     spacing_mm: tuple[float, float]
     noise: float
     weight: float
+    record: Record = ()
 
     def plane(self, rng: Generator, held_out: bool) -> Plane:
         """One at random, of those for training or of the last, held-out ones."""
@@ -149,6 +154,11 @@ class SliceLesson:
     edge: int
     seed: int
     gan: bool = False
+
+    @property
+    def record(self) -> Record:
+        """The scans and cubes that its planes were cut from."""
+        return [entry for planes in self.planes for entry in planes.record]
 
     def examples(self, indices: Sequence[int], *, held_out: bool = False) -> Dataset[dict[str, torch.Tensor]]:
         """Examples of planes that are shown in training, or of those that are not."""
@@ -313,7 +323,9 @@ def _volumes(data: Path, progress: Progress) -> Iterator[Planes]:
         volume = read_volume(file, modality=modality)
         noise = _NOISE_CT_HU if modality == "CT" else _NOISE_MR_SHARE * float(volume.voxels.std())
         if volume.shape[0] >= _LEAST_SLICES:
-            yield Planes(np.asarray(volume.voxels), volume.spacing_mm[1:], noise, 1.0 if modality == "CT" else 1.5)
+            record = [(f"scan {modality} {file.name}", fingerprint_of_volume(volume))]
+            weight = 1.0 if modality == "CT" else 1.5
+            yield Planes(np.asarray(volume.voxels), volume.spacing_mm[1:], noise, weight, record)
 
 
 def _images(folder: Path) -> list[Path]:
@@ -323,8 +335,9 @@ def _images(folder: Path) -> list[Path]:
 def _cubes(file: Path) -> Iterator[Planes]:
     if file.is_file():
         with np.load(file) as cubes:
-            image = cubes["image"]
-        yield Planes(image.reshape(-1, *image.shape[2:]), (1.0, 1.0), _NOISE_CT_HU, 1.0)
+            image, mask, names = (cubes[part] for part in ("image", "mask", "name"))
+        record = [(f"cube {name}", fingerprint(*both)) for name, *both in zip(names, image, mask, strict=True)]
+        yield Planes(image.reshape(-1, *image.shape[2:]), (1.0, 1.0), _NOISE_CT_HU, 1.0, record)
 
 
 def _phantoms(seeds: Sequence[int], progress: Progress) -> Iterator[Planes]:
