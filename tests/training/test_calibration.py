@@ -82,6 +82,19 @@ def test_a_calibrated_malignancy_is_the_share_of_malignant_nodules_on_nodules_it
     assert expected_calibration_error(expit(strange.logits), strange.malignant > 0.5) > 0.1
 
 
+def test_nodules_that_are_told_apart_without_an_error_do_not_make_malignancy_certain() -> None:
+    logits = np.linspace(-3, 3, 40)
+    apart = Rated(logits, (logits > 0).astype(float), [f"nodule {n}" for n in range(40)])
+    assert set(apart.targets.round(9)) == {round(1 / 22, 9), round(21 / 22, 9)}
+    assert 1 < fit(replace(drawn(500), rated=apart)).malignancy < 3
+
+
+def test_repeated_nodules_do_not_make_the_targets_surer() -> None:
+    few = rated(60)
+    thrice = Rated(np.tile(few.logits, 3), np.tile(few.malignant, 3), [*few.names] * 3)
+    np.testing.assert_allclose(thrice.targets, np.tile(few.targets, 3))
+
+
 def test_too_few_rated_nodules_leave_malignancy_as_it_is() -> None:
     scale = fit(replace(drawn(500), rated=rated(LEAST_RATED - 1)))
     assert (scale.malignancy, scale.malignancy_offset) == (1.0, 0.0)

@@ -65,6 +65,17 @@ class Rated:
         times = Counter(self.names)
         return np.array([1 / times[name] for name in self.names])
 
+    @property
+    def targets(self) -> NDArray[np.float64]:
+        """``malignant``, no surer than so many nodules allow.
+
+        Of m malignant and b benign ones (m + 1) / (m + 2) and 1 / (b + 2): Platt, Probabilistic outputs for support
+        vector machines, 1999. Otherwise a few dozen that are told apart without an error would make the slope endless.
+        """
+        malignant = float(self.weights @ self.malignant)
+        surest, least = (malignant + 1) / (malignant + 2), 1 / (self.count - malignant + 2)
+        return np.asarray(least + (surest - least) * self.malignant)
+
 
 @dataclass(frozen=True, eq=False)
 class Judged:
@@ -160,7 +171,8 @@ def weights_of(is_nodule: NDArray[np.bool_], nodules: int, scans: int) -> NDArra
 def fit(seen: Judged, *, second_stage: bool = True) -> Calibration:
     """Platt's scaling of both logits (of the detector's alone without a second stage), by weighted maximum likelihood.
 
-    Neither logit is given a negative weight. Malignancy is left as it is where there are too few rated nodules.
+    Neither logit is given a negative weight. Malignancy is fitted to `Rated.targets`, and left as it is where there are
+    too few rated nodules.
     """
     columns = seen.logits if second_stage else seen.logits[:, :1]
     *slopes, offset = _platt(columns, seen.is_nodule.astype(float), seen.weights)
@@ -168,7 +180,7 @@ def fit(seen: Judged, *, second_stage: bool = True) -> Calibration:
     rated = seen.rated
     if not rated.is_enough:
         return scale
-    slope, offset = _platt(rated.logits[:, None], rated.malignant, rated.weights)
+    slope, offset = _platt(rated.logits[:, None], rated.targets, rated.weights)
     return replace(scale, malignancy=slope, malignancy_offset=offset)
 
 
