@@ -11,15 +11,19 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests.models.test_classifier import detector_naming, second_stage
 from tests.training.lessons import TINY, teach
+from tests.training.test_calibration import drawn
 from tests.training.test_dataset import chest
 from tomolens.cli.main import app
 from tomolens.cli.train import configured
 from tomolens.io.write import write_volume
+from tomolens.models.registry import Bundle
 from tomolens.training.detector import TrainConfig
 from tomolens.training.gan import Adversary
 from tomolens.training.learner import start_network
 from tomolens.training.reconstruction import ReconstructionConfig
+from tomolens.training.sources import TrainingData
 
 RUN = CliRunner()
 
@@ -140,3 +144,21 @@ def test_publishing_a_folder_without_a_run_says_what_is_missing(tmp_path: Path) 
         ' "authors": "", "default_min_score": 0.5, "figures": {}}'
     )
     assert "checkpoint.pt" in refused("publish", tmp_path / "run", card, "-o", tmp_path / "model")
+
+
+def test_calibrating_says_what_is_fitted_on_and_of_which_model_it_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = second_stage(tmp_path / "second")
+    mine = detector_naming(tmp_path / "mine", second)
+    shown = TrainingData((), ())
+    monkeypatch.setattr("tomolens.training.sources.open_dataset", lambda _: None)
+    monkeypatch.setattr("tomolens.training.calibration.kept_out", lambda *_: (shown, "nodules of train are taken."))
+    monkeypatch.setattr("tomolens.training.calibration.judged", lambda *_: drawn(500))
+    words = ("train", "calibrate", second, "--data", tmp_path, "--detector", mine, "--device", "cpu")
+    run = CliRunner().invoke(app, list(map(str, words)))
+    assert run.exit_code == 0, run.output
+    assert "nodules of train are taken." in run.stderr
+    assert [line.split()[0] for line in run.stderr.splitlines() if "does not say what it learned from" in line] == [
+        Bundle.open(folder).card.name for folder in (mine, second)
+    ]

@@ -202,7 +202,7 @@ def test_a_run_goes_on_with_the_marks_that_it_began_with(tmp_path: Path, stopped
     after = load_checkpoint(tmp_path / "run")
     assert learner.steps == stopped.total_steps
     assert (after["round"], after["marked"]) == (2, ([(40.0, 50.0, 60.0)], []))
-    assert [what for what, _ in after["data"]][:2] == ["scan lung-0", "scan lung-1"]
+    assert [what for what, _ in after["record"]][:2] == ["scan lung-0", "scan lung-1"]
 
 
 def test_a_run_does_not_go_on_with_other_lungs(tmp_path: Path, stopped: ClassifierConfig) -> None:

@@ -16,15 +16,26 @@ from tomolens.core.errors import OptionError, ReadError
 from tomolens.core.grid import Grid
 from tomolens.core.volume import Unit, Volume
 from tomolens.io.write import write_volume
+from tomolens.models.registry import Bundle, find_bundle
 from tomolens.training.calibration import kept_out, learned
+from tomolens.training.cases import LEAST_MM
 from tomolens.training.dataset import Split, read_dataset
 from tomolens.training.describe import describe
-from tomolens.training.fingerprint import differences, fingerprint_of_volume, write_contents
+from tomolens.training.fingerprint import (
+    contents,
+    differences,
+    fingerprint_of_cube,
+    fingerprint_of_volume,
+    write_contents,
+)
 from tomolens.training.publish import CONTENTS
 from tomolens.training.sides import Seen, check_sides
 from tomolens.training.sources import load, load_dataset, nodule_donors, open_dataset
 
 LUNA16 = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
+
+
+NODULE = {"image": "nodule_image.nii", "mask": "nodule_mask.nii", "patient": "p3"}
 
 
 def chest() -> Volume:
@@ -126,6 +137,7 @@ def test_a_section_may_be_a_table_with_columns_of_its_own(folder: Path) -> None:
         ({"scans": [{"path": "a.nii", "thickness_mm": 50}]}, "thickness_mm is 50; accepted is 0.1 to 20"),
         ({"scans": [{"path": "a.nii"}, {"path": "a.nii"}]}, r"scans\[1\]: the scan 'a' is already listed"),
         ({"scans": [{"path": "a.nii"}, {"path": "./a.nii", "scan": "x", "split": "val"}]}, r"a\.nii is already listed"),
+        ({"nodule_volumes": [NODULE, NODULE]}, r"volumes\[1\]: the nodule 'nodule_image' is already listed in .*\[0\]"),
         ({"scans": 3}, "scans is 3; accepted are a list"),
         ({"scans": [{"path": "b.nii", "scan": "x"}]}, r"annotations\.csv, line 2: no mark belongs to a listed scan"),
         ({"nodule_volumes": [{"image": "nodule_image.nii"}]}, r"nodule_volumes\[0\]: mask is empty"),
@@ -152,7 +164,7 @@ def test_other_marks_other_voxels_and_other_nodules_are_other_data(folder: Path)
     write_volume(replace(chest(), voxels=chest().voxels + np.int16(1)), folder / "b.nii")
     file = describes(folder, nodule_volumes=[{"image": "nodule_image.nii", "mask": "nodule_mask.nii", "name": "new"}])
     assert differences(before, load_dataset(file).record) == {
-        "changed": ["marks of a", "scan b (val)"],
+        "changed": ["marks of a", "val scan b"],
         "gone": ["nodule nodule_image", "ratings of nodule_image"],
         "new": ["nodule new", "ratings of new"],
     }
@@ -414,29 +426,43 @@ def test_scores_are_fitted_on_what_was_kept_out_of_training(folder: Path) -> Non
     alone = describes(folder, scans=[{"path": "a.nii", "patient": "p1"}])
     shown, doubt = kept_out(open_dataset(alone), [])
     assert [lung.name for lung in shown.backgrounds] == ["a"]
-    assert "there is no split val; nodules that the model may have learned from" in doubt
+    assert "there is no split val, so nodules of train are taken" in doubt
 
 
 def test_a_model_knows_what_it_learned_from_and_says_so_where_it_is_to_be_fitted_on_it(folder: Path) -> None:
     write_volume(replace(chest(), voxels=chest().voxels + np.int16(1)), folder / "b.nii")
-    model = folder / "model"
-    assert learned(model, load_dataset(folder)) == ""
-    (model / "docs").mkdir(parents=True)
-    write_contents(load_dataset(folder, [600]).record, model / CONTENTS)
-    header, *rows = (model / CONTENTS).read_text(encoding="utf-8").splitlines()
+    model = Bundle(folder / "model", replace(find_bundle().card, name="mine"))
+    assert "mine does not say what it learned from" in learned(model, load_dataset(folder))
+    (model.folder / "docs").mkdir(parents=True)
+    write_contents(contents(load_dataset(folder, [600]).record), model.folder / CONTENTS)
+    header, *rows = (model.folder / CONTENTS).read_text(encoding="utf-8").splitlines()
     assert header == "split,kind,fingerprint"
     assert [row.rpartition(",")[0] for row in rows] == ["train,scan", "train,nodule", "val,scan"]
     kept, _ = kept_out(open_dataset(folder), [600])
     assert learned(model, replace(kept, donors=())) == ""
-    assert "learned from 1 of 1 nodules that its scores are fitted on" in learned(model, kept)
+    assert learned(model, kept) == "mine learned from 1 of 1 nodules that scores are fitted on: they will be too sure."
+    small = replace(kept, donors=tuple(replace(donor, diameter_mm=LEAST_MM - 0.1) for donor in kept.donors))
+    assert learned(model, small) == ""
     renamed = {"image": "nodule_image.nii", "mask": "nodule_mask.nii", "name": "other", "texture": 5}
     shown = load_dataset(describes(folder, nodule_volumes=[renamed]))
-    assert "learned from 1 of 1 lungs and 1 of 1 nodules" in learned(model, shown)
+    assert "learned from 1 of 1 scans and 1 of 1 nodules" in learned(model, shown)
 
 
 def test_without_a_nodule_that_can_be_put_elsewhere_nothing_is_fitted(folder: Path) -> None:
     with pytest.raises(ReadError, match="holds no nodule with a mask"):
         kept_out(open_dataset(describes(folder, nodule_volumes=[])), [])
+
+
+def test_a_cube_is_the_same_in_numbers_of_another_type() -> None:
+    image, mask = np.arange(27, dtype=np.int16).reshape(3, 3, 3), np.eye(3, dtype=np.uint8)[None].repeat(3, 0)
+    assert fingerprint_of_cube(image.astype(float), mask > 0) == fingerprint_of_cube(image, mask)
+    assert fingerprint_of_cube(image + 1, mask) != fingerprint_of_cube(image, mask)
+    assert fingerprint_of_cube(image, 1 - mask) != fingerprint_of_cube(image, mask)
+
+
+def test_two_cubes_of_one_name_are_refused(folder: Path) -> None:
+    with pytest.raises(ReadError, match=r"cubes\[0\]: the nodule 'cube of p4' is already listed in .*cubes\[0\]"):
+        read_dataset(describes(folder, cubes=[cubes_in(folder, "p4", "p4")]))
 
 
 def test_the_same_scan_turned_over_is_the_same_data() -> None:

@@ -179,6 +179,9 @@ def test_a_folder_without_ct_is_refused_and_one_with_a_scan_is_read(tmp_path: Pa
     write_volume(Volume(voxels, Grid.from_axes(voxels.shape, (2.5, 0.8, 0.8), (0.0, 0.0, 0.0))), tmp_path / "a.nii.gz")
     (stack,) = lesson(SMALL, tmp_path).stacks
     assert (stack.name, stack.generated) == ("a.nii.gz", False)
+    (tmp_path / "p2").mkdir()
+    write_volume(Volume(voxels, Grid.from_axes(voxels.shape)), tmp_path / "p2" / "a.nii.gz")
+    assert [what for what, _ in lesson(SMALL, tmp_path).record] == ["scan a.nii.gz", "scan p2/a.nii.gz"]
 
 
 def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path) -> None:

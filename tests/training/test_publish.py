@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -83,10 +84,23 @@ def test_a_published_run_loads_as_a_model_with_its_card(tmp_path: Path) -> None:
 def test_a_published_run_says_by_fingerprints_what_it_learned_from(tmp_path: Path) -> None:
     run_in(tmp_path / "old")
     assert not (publish(tmp_path / "old", said(), tmp_path / "model").folder / CONTENTS).exists()
-    data = [("nodule A", "aa"), ("marks of B", "bb"), ("cube C", "cc"), ("phantom D", ""), ("nodule E (val)", "ee")]
-    run_in(tmp_path / "run", data=data)
+    trained = [("nodule A", "aa"), ("marks of B", "bb"), ("cube C (val)", "cc"), ("phantom D", "")]
+    run_in(tmp_path / "run", record=[*trained, ("val nodule E", "ee")])
     written = (publish(tmp_path / "run", said(), tmp_path / "model").folder / CONTENTS).read_text(encoding="utf-8")
     assert written.split() == ["split,kind,fingerprint", "train,nodule,aa", "train,cube,cc", "val,nodule,ee"]
+
+
+def test_a_model_that_was_trained_on_learned_from_what_the_first_one_did_too(tmp_path: Path) -> None:
+    run_in(tmp_path / "first", record=[("scan A", "aa"), ("nodule B", "bb")])
+    publish(tmp_path / "first", said(), tmp_path / "base")
+    on = replace(SMALL, start_from=str(tmp_path / "base"))
+    run_in(tmp_path / "run", on, record=[("nodule B", "bb"), ("nodule C", "cc")])
+    written = (publish(tmp_path / "run", said(), tmp_path / "model").folder / CONTENTS).read_text(encoding="utf-8")
+    assert written.split()[1:] == ["train,scan,aa", "train,nodule,bb", "train,nodule,cc"]
+    (tmp_path / "base" / CONTENTS).unlink()
+    assert not (publish(tmp_path / "run", said(), tmp_path / "model").folder / CONTENTS).exists()
+    rmtree(tmp_path / "base")
+    assert not (publish(tmp_path / "run", said(), tmp_path / "model").folder / CONTENTS).exists()
 
 
 def test_a_second_stage_is_published_with_its_task_and_calibration(tmp_path: Path) -> None:

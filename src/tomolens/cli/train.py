@@ -324,7 +324,7 @@ def calibrate(
     with refusals(), told() as tell:
         marker = calibration.calibrated_detector(model, detector, device)
         shown, doubt = calibration.kept_out(open_dataset(data), seeds, tell)
-        doubts = [doubt, calibration.learned(model, shown)]
+        doubts = [doubt, *(calibration.learned(bundle, shown) for bundle in calibration.answering(model, detector))]
         seen = calibration.judged(marker, calibration.cases(shown, a_scan, tell), shown.donors)
         scale = calibration.calibrate(model, marker, seen)
     for said in filter(None, doubts):

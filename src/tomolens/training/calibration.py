@@ -19,10 +19,10 @@ from tomolens.core.errors import ModelError, OptionError, ReadError
 from tomolens.core.progress import Progress, Step, silent
 from tomolens.io.atomic import whole_file
 from tomolens.models.detector import NoduleDetector, load_detector
-from tomolens.models.registry import NO_SECOND_STAGE, SECOND_STAGE, Bundle
+from tomolens.models.registry import NO_SECOND_STAGE, SECOND_STAGE, Bundle, find_bundle
 from tomolens.training.cases import LEAST_MM, case_of
 from tomolens.training.dataset import Dataset, Split
-from tomolens.training.fingerprint import learned_from
+from tomolens.training.fingerprint import VAL, read_contents
 from tomolens.training.publish import CONTENTS, METADATA
 from tomolens.training.sides import check_sides
 from tomolens.training.sources import TrainingData, donors_of, load_split
@@ -114,22 +114,35 @@ def kept_out(dataset: Dataset, phantom_seeds: Sequence[int], progress: Progress 
         raise ReadError(
             f"{dataset.path} holds no nodule with a mask (nodule_volumes, cubes) of {LEAST_MM:g} mm and more."
         )
-    return shown, f"{dataset.path}: {doubt}; nodules that the model may have learned from were taken." if doubt else ""
+    return shown, f"{dataset.path}: {doubt}, so nodules of train are taken." if doubt else ""
 
 
-def learned(folder: Path, shown: TrainingData) -> str:
-    """What a model learned from among what shall be shown to it; empty where nothing, or where its folder says none."""
-    if not (folder / CONTENTS).is_file():
-        return ""
-    known = learned_from(folder / CONTENTS)
-    counts = {
-        kind: (sum(item.origin in known for item in items), len(items))
-        for kind, items in (("lungs", shown.backgrounds), ("nodules", shown.donors))
-    }
-    if not any(some for some, _ in counts.values()):
-        return ""
-    said = " and ".join(f"{some} of {every} {kind}" for kind, (some, every) in counts.items() if some)
-    return f"{folder} learned from {said} that its scores are fitted on: they will be too sure."
+def answering(folder: Path, detector: str | Path | None) -> list[Bundle]:
+    """The models from whose answers the score in a model folder follows: of a second stage its detector's too.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model.
+    """
+    model = Bundle.open(folder)
+    return [find_bundle(detector), model] if is_second_stage(model) else [model]
+
+
+def learned(bundle: Bundle, shown: TrainingData) -> str:
+    """What is to be said of a model: what it learned from of that which it is shown, or that it is not known."""
+    table = bundle.folder / CONTENTS
+    if not table.is_file():
+        return (
+            f"{bundle.card.name} does not say what it learned from ({CONTENTS}); where that was what scores are fitted "
+            "on, they will be too sure."
+        )
+    known = {seen for split, _, seen in read_contents(table) if split != VAL}
+    scans = [lung.origin in known for lung in shown.backgrounds if lung.kind == "scan"]
+    nodules = [donor.origin in known for donor in _insertable(shown.donors)]
+    counts = [(sum(items), len(items), kind) for kind, items in (("scans", scans), ("nodules", nodules))]
+    some = " and ".join(f"{known} of {every} {kind}" for known, every, kind in counts if known)
+    return f"{bundle.card.name} learned from {some} that scores are fitted on: they will be too sure." if some else ""
 
 
 def _insertable(donors: Iterable[Donor]) -> list[Donor]:

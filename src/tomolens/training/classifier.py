@@ -23,7 +23,7 @@ from tomolens.training.candidates import UNKNOWN, CandidatePatches, CandidateRec
 from tomolens.training.config import RunConfig
 from tomolens.training.detector import false_peaks
 from tomolens.training.learner import Batch, Learner, Terms, start_network
-from tomolens.training.runs import RunFolder
+from tomolens.training.runs import RECORD, RunFolder
 from tomolens.training.team import Team, team_of
 
 if TYPE_CHECKING:
@@ -110,10 +110,10 @@ def train_classifier(
 
 
 def _began_with(config: ClassifierConfig, data: TrainingData, folder: Path) -> tuple[Places, ...] | None:
-    """The marks that the run in a folder began with; None of a new run, and of one that did not keep them."""
+    """The marks that the run in a folder began with; None of a new run."""
     run = RunFolder(folder, config)
     state = run.resume(torch.device("cpu"))
-    if state is None or "marked" not in state:
+    if state is None:
         return None
     run.check_data(state, data.record)
     detector = find_bundle(config.detector)
@@ -140,7 +140,7 @@ def _train(
 ) -> Learner:
     learner, run = Learner(start_network(config), config, team), RunFolder(folder, config)
     detector_sha256 = find_bundle(config.detector).weights_sha256
-    began = {"data": data.record, "marked": marked, "detector_sha256": detector_sha256}
+    began = {RECORD: data.record, "marked": marked, "detector_sha256": detector_sha256}
     state = run.resume(team.backend.device)
     if state is not None:
         learner.resume(state)

@@ -97,7 +97,7 @@ def _of_scans(folder: Path, progress: Progress) -> Iterator[CleanStack]:
         volume = read_volume(file, modality="CT").canonical()
         clean = made_clean(np.asarray(volume.voxels, np.float32))
         if clean is not None:
-            yield CleanStack(str(file.relative_to(folder).as_posix()), clean, False, fingerprint_of_volume(volume))
+            yield CleanStack(file.relative_to(folder).as_posix(), clean, False, fingerprint_of_volume(volume))
 
 
 def _of_phantoms(seeds: Sequence[int], progress: Progress) -> Iterator[CleanStack]:

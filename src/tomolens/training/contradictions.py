@@ -40,7 +40,7 @@ def _plain(name: str) -> str:
 
 
 def doubles(dataset: Dataset) -> Iterator[str]:
-    """Scans that are listed already: by their name, or by another name as the same file or series of a folder."""
+    """What is listed already: scans by name, or by another name as the same file or series; nodules by name."""
     names: dict[str, str] = {}
     files: dict[Path, dict[str | None, str]] = {}
     for scan in dataset.scans:
@@ -52,6 +52,13 @@ def doubles(dataset: Dataset) -> Iterator[str]:
             yield f"{scan.where}: {scan.path} is already listed in {here}."
         names.setdefault(scan.scan, scan.where)
         series.setdefault(uid, scan.where)
+    nodules: dict[str, str] = {}
+    items = [(nodule.name, nodule.where) for nodule in dataset.nodules]
+    items += [(name, cubes.where) for cubes in dataset.cubes for name in cubes.names()]
+    for name, where in items:
+        if name in nodules:
+            yield f"{where}: the nodule {name!r} is already listed in {nodules[name]}; give each a name of its own."
+        nodules.setdefault(name, where)
 
 
 def two_splits(dataset: Dataset) -> Iterator[str]:

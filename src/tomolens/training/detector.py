@@ -22,7 +22,7 @@ from tomolens.training.batches import Batches
 from tomolens.training.config import RunConfig
 from tomolens.training.learner import Batch, Learner, Terms, start_network
 from tomolens.training.patches import Patches, PatchRecipe
-from tomolens.training.runs import RunFolder
+from tomolens.training.runs import RECORD, RunFolder
 from tomolens.training.team import Team, check_shared, team_of
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Trainer:
             "learning_rate": self.learner.rate,
             "seconds": time.perf_counter() - started,
         }
-        kept = {"round": self.round, "mined": self.mined, "data": self.data.record}
+        kept = {"round": self.round, "mined": self.mined, RECORD: self.data.record}
         self.folder.save({**self.learner.state(), **kept}, row)
 
     def _held_out_losses(self) -> dict[str, float]:

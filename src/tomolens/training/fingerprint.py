@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 Record = Sequence[tuple[str, str]]
 """What a run is made from, in order: each thing as it is called, its kind first, and a hash of it."""
-VAL = " (val)"
-"""Follows what was kept out."""
+VAL = "val"
+"""Stands before the kind of what was kept out."""
 _CONTENTS = ("scan", "cube", "nodule")
+_COLUMNS = ("split", "kind", "fingerprint")
 
 
 def fingerprint(*arrays: NDArray[Any]) -> str:
@@ -36,8 +37,22 @@ def fingerprint_of_volume(*volumes: Volume) -> str:
     """The same for the same voxels in the same place, to a hundredth of a millimetre, in whatever order of axes."""
     arrays: list[NDArray[Any]] = []
     for scan in (volume.canonical() for volume in volumes):
-        arrays += [scan.voxels.astype(np.float32), np.round(scan.grid.affine, 2) + 0.0]  # which makes -0 to 0
+        arrays += [scan.voxels.astype(np.float32), _place(scan)]
     return fingerprint(*arrays)
+
+
+def fingerprint_of_axes(volume: Volume) -> str:
+    """The same for the same order and direction of axes in the same place."""
+    return fingerprint(_place(volume))
+
+
+def _place(volume: Volume) -> NDArray[np.float64]:
+    return np.asarray(np.round(volume.grid.affine, 2) + 0.0)  # which makes -0 to 0
+
+
+def fingerprint_of_cube(image: NDArray[Any], mask: NDArray[Any]) -> str:
+    """The same for the same HU and the same mask, of whatever types the numbers are."""
+    return fingerprint(image.astype(np.float32), mask > 0)
 
 
 def differences(before: Record, now: Record) -> dict[str, list[str]]:
@@ -53,16 +68,24 @@ def differences(before: Record, now: Record) -> dict[str, list[str]]:
     return {kind: names for kind, names in found.items() if names}
 
 
-def write_contents(record: Record, file: Path) -> None:
-    """A table of the scans, cubes and nodules of a run, by what was done with them (split), without their names."""
-    rows = [(what.split()[0], what.endswith(VAL), seen) for what, seen in record]
+Content = tuple[str, str, str]
+"""A scan, cube or nodule of a run, without its name: split, kind, hash."""
+
+
+def contents(record: Record) -> list[Content]:
+    """The scans, cubes and nodules of a run, by what was done with them."""
+    kinds = [(what.removeprefix(f"{VAL} "), what, seen) for what, seen in record]
+    rows = [(VAL if kind != what else "train", kind.split()[0], seen) for kind, what, seen in kinds]
+    return [row for row in rows if row[1] in _CONTENTS]
+
+
+def write_contents(rows: Iterable[Content], file: Path) -> None:
+    """A table of them, each once."""
     with file.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.writer(stream)
-        table.writerow(["split", "kind", "fingerprint"])
-        table.writerows(("val" if out else "train", kind, seen) for kind, out, seen in rows if kind in _CONTENTS)
+        csv.writer(stream).writerows([_COLUMNS, *dict.fromkeys(rows)])
 
 
-def learned_from(file: Path) -> set[str]:
-    """The fingerprints in a table of `write_contents` that were learned from."""
+def read_contents(file: Path) -> list[Content]:
+    """The rows of `write_contents`."""
     with file.open(newline="", encoding="utf-8") as stream:
-        return {row["fingerprint"] for row in csv.DictReader(stream) if row["split"] == "train"}
+        return [(row["split"], row["kind"], row["fingerprint"]) for row in csv.DictReader(stream)]

@@ -8,29 +8,35 @@ from dataclasses import dataclass, field, fields
 from importlib.metadata import distribution, version
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save
 
 from tomolens.core.card import ModelCard
-from tomolens.core.errors import OptionError
+from tomolens.core.errors import ModelError, OptionError
 from tomolens.core.reconstruction import Job
 from tomolens.io.atomic import whole_folder
 from tomolens.models.monai_config import INFERENCE, RUNNABLE, how_to_run, inference_config, network_data_format
-from tomolens.models.registry import SECOND_STAGE, Bundle
+from tomolens.models.registry import SECOND_STAGE, Bundle, find_bundle
 from tomolens.models.weights import filled
 from tomolens.training.classifier import ClassifierConfig
 from tomolens.training.config import RunConfig, record_of
 from tomolens.training.curves import draw_log
 from tomolens.training.detector import TrainConfig
-from tomolens.training.fingerprint import write_contents
+from tomolens.training.fingerprint import contents, read_contents, write_contents
 from tomolens.training.reconstruction import ReconstructionConfig
-from tomolens.training.runs import CONFIG, LOG, PLOT, load_checkpoint, read_log
+from tomolens.training.runs import CONFIG, LOG, PLOT, RECORD, load_checkpoint, read_log
+
+if TYPE_CHECKING:
+    from tomolens.training.fingerprint import Content
 
 METADATA = Path("configs", "metadata.json")
 CONTENTS = Path("docs", "data.csv")
-"""In a model folder: fingerprints of the scans and nodules that it learned from, and of those that were kept out."""
+"""In a model folder: fingerprints of all scans and nodules that it learned from, and of those that were kept out.
+
+The model that it started from counts. Where it is not known what that learned from, there is no such table.
+"""
 AVERAGED = "module."
 RELIABILITY = "reliability.png"
 OWN_LICENCE = "Apache-2.0"
@@ -192,14 +198,26 @@ def publish(run: Path, publication: Publication, folder: Path) -> Bundle:
             _write(temporary / INFERENCE, json.dumps(inference_config(metadata), indent=2) + "\n")
         _write(temporary / "configs" / "train.json", config.to_json() + "\n")
         _write(temporary / "LICENSE", _licence(publication))
-        if "data" in state:
-            write_contents(state["data"], temporary / CONTENTS)
+        before = _contents_of(config.start_from)
+        if before is not None and RECORD in state:
+            write_contents([*before, *contents(state[RECORD])], temporary / CONTENTS)
         plotted = _write_log(run, temporary / "docs")
         if publication.reliability:
             copyfile(publication.reliability, temporary / "docs" / RELIABILITY)
         _write(temporary / "docs" / "README.md", _page(publication, config, card, plotted))
         filled(Bundle(temporary, card))
     return Bundle(folder, card)
+
+
+def _contents_of(model: str | None) -> list[Content] | None:
+    """What the model that a run started from learned from; None where that is not known."""
+    if model is None:
+        return []
+    try:
+        table = find_bundle(model).folder / CONTENTS
+    except ModelError:
+        return None
+    return read_contents(table) if table.is_file() else None
 
 
 def _licence(publication: Publication) -> str:

@@ -18,7 +18,7 @@ from tomolens.training.batches import Batches
 from tomolens.training.config import RunConfig
 from tomolens.training.gan import AdversarialLearner, Adversary, Pictures
 from tomolens.training.learner import Batch, Learner, Terms, start_network
-from tomolens.training.runs import RunFolder
+from tomolens.training.runs import RECORD, RunFolder
 from tomolens.training.team import Team, check_shared, team_of
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _train(team: Team, config: ReconstructionConfig, lesson: Lesson, folder: Pat
         if team.leads:
             row = {"round": number + 1, "steps": learner.steps, **losses, **_held_out(learner, lesson, config)}
             rest = {"skipped": learner.skipped, "learning_rate": learner.rate, "seconds": time.perf_counter() - started}
-            run.save({**learner.state(), "data": lesson.record, "round": number + 1}, {**row, **rest})
+            run.save({**learner.state(), RECORD: lesson.record, "round": number + 1}, {**row, **rest})
     return learner
 
 

@@ -40,6 +40,8 @@ CHECKPOINT = "checkpoint.pt"
 CONFIG = "config.json"
 LOG = "log.csv"
 PLOT = "log.png"
+RECORD = "record"
+"""In a checkpoint: what the run is made from (`tomolens.training.fingerprint.Record`)."""
 _SHOWN = 5
 
 Row = Mapping[str, float]
@@ -84,9 +86,14 @@ class RunFolder:
         Raises
         ------
         ReadError
-            If the data differ in number, order or content; it is named what does.
+            If the data differ in number, order or content; it is named what does. If the run did not note its data.
         """
-        found = differences(began.get("data", ()), now)
+        if RECORD not in began:
+            raise ReadError(
+                f"{self.path} holds a run that did not note what it is trained on as this version does, so it is not "
+                "known whether these are the same data; train anew, in another folder."
+            )
+        found = differences(began[RECORD], now)
         if found:
             said = "; ".join(f"{kind}: {_listed(names)}" for kind, names in found.items())
             raise ReadError(

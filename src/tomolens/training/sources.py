@@ -25,7 +25,7 @@ from tomolens.training.dataset import (
     read_dataset,
 )
 from tomolens.training.describe import describe
-from tomolens.training.fingerprint import VAL, fingerprint, fingerprint_of_volume
+from tomolens.training.fingerprint import VAL, fingerprint, fingerprint_of_cube, fingerprint_of_volume
 from tomolens.training.markings import Marking, read_markings
 from tomolens.training.nodules import MAX_DIAMETER_MM, MIN_DIAMETER_MM, Donor, donor_from_volume, donor_of
 from tomolens.training.sides import IN_LPS, Seen, check_sides, seen
@@ -57,7 +57,7 @@ class TrainingData:
         nodules = [(f"nodule {donor.name}", donor.origin) for donor in self.donors]
         ratings = [(f"ratings of {donor.name}", f"{donor.texture} {donor.malignancy}") for donor in self.donors]
         held_out = self.held_out.record if self.held_out else []
-        return [*lungs, *marks, *nodules, *ratings, *((f"{what}{VAL}", seen) for what, seen in held_out)]
+        return [*lungs, *marks, *nodules, *ratings, *((f"{VAL} {what}", seen) for what, seen in held_out)]
 
 
 def _hashed(marks: Sequence[Mark]) -> str:
@@ -184,7 +184,7 @@ def _cubes(records: Sequence[CubesRecord]) -> Iterator[Background]:
     for name, image, mask in (cube for record in records for cube in _load_cubes(record)):
         background = background_of_cube(name, image, mask)
         if len(background.inner) >= _LEAST_ROOM:
-            yield replace(background, origin=fingerprint(image, mask))
+            yield replace(background, origin=fingerprint_of_cube(image, mask))
 
 
 def donors_of(dataset: Dataset, progress: Progress = silent) -> Iterator[Donor]:
@@ -192,7 +192,7 @@ def donors_of(dataset: Dataset, progress: Progress = silent) -> Iterator[Donor]:
     for record in dataset.cubes:
         for name, image, mask in _load_cubes(record):
             donor = donor_of(name, image, mask, _rating(record.texture.get(name)))
-            yield from _usable(replace(donor, origin=fingerprint(image, mask)))
+            yield from _usable(replace(donor, origin=fingerprint_of_cube(image, mask)))
     for done, nodule in enumerate(dataset.nodules):
         progress(Step("read nodules", done, len(dataset.nodules)))
         yield from _usable(donor_of_record(nodule))

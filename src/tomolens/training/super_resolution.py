@@ -26,7 +26,7 @@ from tomolens.models.super_resolution import usual_difference
 from tomolens.phantoms.brain import brain_phantom
 from tomolens.phantoms.chest import chest_phantom
 from tomolens.physics.slices import averaged, back_projected
-from tomolens.training.fingerprint import fingerprint, fingerprint_of_volume
+from tomolens.training.fingerprint import fingerprint, fingerprint_of_axes, fingerprint_of_volume
 from tomolens.training.gan import Pictures
 from tomolens.training.reconstruction import ReconstructionConfig
 
@@ -323,7 +323,8 @@ def _volumes(data: Path, progress: Progress) -> Iterator[Planes]:
         volume = read_volume(file, modality=modality)
         noise = _NOISE_CT_HU if modality == "CT" else _NOISE_MR_SHARE * float(volume.voxels.std())
         if volume.shape[0] >= _LEAST_SLICES:
-            record = [(f"scan {modality} {file.name}", fingerprint_of_volume(volume))]
+            name = f"{modality} {file.name}"
+            record = [(f"scan {name}", fingerprint_of_volume(volume)), (f"axes of {name}", fingerprint_of_axes(volume))]
             weight = 1.0 if modality == "CT" else 1.5
             yield Planes(np.asarray(volume.voxels), volume.spacing_mm[1:], noise, weight, record)
 
@@ -335,8 +336,10 @@ def _images(folder: Path) -> list[Path]:
 def _cubes(file: Path) -> Iterator[Planes]:
     if file.is_file():
         with np.load(file) as cubes:
-            image, mask, names = (cubes[part] for part in ("image", "mask", "name"))
-        record = [(f"cube {name}", fingerprint(*both)) for name, *both in zip(names, image, mask, strict=True)]
+            if "image" not in cubes:
+                raise ReadError(f"{file} lacks image, the cubes' HU (n, k, j, i).")
+            image = cubes["image"]
+        record = [(f"cube {number}", fingerprint(cube.astype(np.float32))) for number, cube in enumerate(image)]
         yield Planes(image.reshape(-1, *image.shape[2:]), (1.0, 1.0), _NOISE_CT_HU, 1.0, record)
 
 
