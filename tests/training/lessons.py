@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from tomolens.core.progress import Progress
+from tomolens.training.fingerprint import Record
 from tomolens.training.gan import Pictures
 from tomolens.training.learner import Batch, Terms
 from tomolens.training.reconstruction import ReconstructionConfig
@@ -40,8 +41,8 @@ def record_of(data: Path) -> list[tuple[str, str]]:
 
 
 class Doubling:
-    def __init__(self, config: ReconstructionConfig, data: Path) -> None:
-        self.config, self.record = config, record_of(data)
+    def __init__(self, config: ReconstructionConfig, record: Record = ()) -> None:
+        self.config, self.record = config, record
 
     def examples(self, indices: Sequence[int], *, held_out: bool = False) -> Examples:
         return Examples(self.config, indices, held_out)
@@ -60,7 +61,7 @@ def teach(monkeypatch: pytest.MonkeyPatch, config: ReconstructionConfig = TINY) 
     home = ModuleType("tomolens.training.denoising")
 
     def lesson(config: ReconstructionConfig, data: Path, progress: Progress) -> Doubling:
-        return Doubling(config, data)
+        return Doubling(config, record_of(data))
 
     home.CONFIG, home.lesson = replace(config), lesson  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, home.__name__, home)

@@ -108,10 +108,10 @@ def test_other_lungs_do_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
     [
         ({"backgrounds": (lung(0), lung(1, marks=(Mark((40, 50, 60), 8, True),)))}, "changed: marks of lung-1"),
         ({"backgrounds": (lung(0), replace(lung(1), origin="other voxels"))}, "changed: scan lung-1"),
-        ({"donors": (ball(), replace(ball(), name="b", origin="b"))}, "new: nodule b"),
-        ({"donors": (ball(texture=1),)}, "changed: nodule ball"),
-        ({"donors": ()}, "gone: nodule ball"),
-        ({"held_out": TrainingData((lung(7),), ())}, r"new: scan lung-7 \(val\), marks of lung-7 \(val\)"),
+        ({"donors": (ball(), replace(ball(), name="b", origin="b"))}, "new: nodule b, ratings of b"),
+        ({"donors": (ball(texture=1),)}, "changed: ratings of ball"),
+        ({"donors": ()}, "gone: nodule ball, ratings of ball"),
+        ({"held_out": TrainingData((lung(7),), ())}, "new: val scan lung-7, val marks of lung-7"),
     ],
 )
 def test_a_stopped_run_does_not_go_on_with_other_data(tmp_path: Path, now: dict[str, Any], said: str) -> None:
