@@ -22,7 +22,7 @@ from tomolens.models.detector import NoduleDetector, load_detector
 from tomolens.models.registry import NO_SECOND_STAGE, SECOND_STAGE, Bundle, find_bundle
 from tomolens.training.cases import LEAST_MM, case_of
 from tomolens.training.dataset import Dataset, Split
-from tomolens.training.fingerprint import VAL, read_contents
+from tomolens.training.fingerprint import read_contents
 from tomolens.training.publish import CONTENTS, METADATA
 from tomolens.training.sides import check_sides
 from tomolens.training.sources import TrainingData, donors_of, load_split
@@ -137,12 +137,12 @@ def learned(bundle: Bundle, shown: TrainingData) -> str:
             f"{bundle.card.name} does not say what it learned from ({CONTENTS}); where that was what scores are fitted "
             "on, they will be too sure."
         )
-    known = {seen for split, _, seen in read_contents(table) if split != VAL}
+    known = {seen for split, _, seen in read_contents(table) if split == Split.TRAIN}
     scans = [lung.origin in known for lung in shown.backgrounds if lung.kind == "scan"]
     nodules = [donor.origin in known for donor in _insertable(shown.donors)]
     counts = [(sum(items), len(items), kind) for kind, items in (("scans", scans), ("nodules", nodules))]
-    some = " and ".join(f"{known} of {every} {kind}" for known, every, kind in counts if known)
-    return f"{bundle.card.name} learned from {some} that scores are fitted on: they will be too sure." if some else ""
+    said = " and ".join(f"{some} of {every} {kind}" for some, every, kind in counts if some)
+    return f"{bundle.card.name} learned from {said} that scores are fitted on: they will be too sure." if said else ""
 
 
 def _insertable(donors: Iterable[Donor]) -> list[Donor]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tomolens.training.dataset import Split
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
     from tomolens.core.volume import Volume
 
 Record = Sequence[tuple[str, str]]
-"""What a run is made from, in order: each thing as it is called, its kind first, and a hash of it."""
-VAL = "val"
-"""Stands before the kind of what was kept out."""
+"""What a run is made from, in order: each thing as it is called, its kind first, and a hash of it.
+
+Before the kind of what was kept out stands `Split.VAL`.
+"""
 _CONTENTS = ("scan", "cube", "nodule")
 _COLUMNS = ("split", "kind", "fingerprint")
 
@@ -74,9 +77,13 @@ Content = tuple[str, str, str]
 
 def contents(record: Record) -> list[Content]:
     """The scans, cubes and nodules of a run, by what was done with them."""
-    kinds = [(what.removeprefix(f"{VAL} "), what, seen) for what, seen in record]
-    rows = [(VAL if kind != what else "train", kind.split()[0], seen) for kind, what, seen in kinds]
-    return [row for row in rows if row[1] in _CONTENTS]
+    rows: list[Content] = []
+    for what, seen in record:
+        first, _, rest = what.partition(" ")
+        split, kind = (Split.VAL, rest.split()[0]) if first == Split.VAL else (Split.TRAIN, first)
+        if kind in _CONTENTS:
+            rows.append((split, kind, seen))
+    return rows
 
 
 def write_contents(rows: Iterable[Content], file: Path) -> None:

@@ -25,7 +25,7 @@ from tomolens.training.dataset import (
     read_dataset,
 )
 from tomolens.training.describe import describe
-from tomolens.training.fingerprint import VAL, fingerprint, fingerprint_of_cube, fingerprint_of_volume
+from tomolens.training.fingerprint import fingerprint, fingerprint_of_cube, fingerprint_of_volume
 from tomolens.training.markings import Marking, read_markings
 from tomolens.training.nodules import MAX_DIAMETER_MM, MIN_DIAMETER_MM, Donor, donor_from_volume, donor_of
 from tomolens.training.sides import IN_LPS, Seen, check_sides, seen
@@ -57,7 +57,7 @@ class TrainingData:
         nodules = [(f"nodule {donor.name}", donor.origin) for donor in self.donors]
         ratings = [(f"ratings of {donor.name}", f"{donor.texture} {donor.malignancy}") for donor in self.donors]
         held_out = self.held_out.record if self.held_out else []
-        return [*lungs, *marks, *nodules, *ratings, *((f"{VAL} {what}", seen) for what, seen in held_out)]
+        return [*lungs, *marks, *nodules, *ratings, *((f"{Split.VAL} {what}", seen) for what, seen in held_out)]
 
 
 def _hashed(marks: Sequence[Mark]) -> str:
