@@ -9,10 +9,10 @@ from scipy.special import expit
 
 from tests.models.test_classifier import detector_naming, second_stage
 from tests.training.test_cases import donor, lung
-from tomolens.core.card import CalibratedFor, Calibration
+from tomolens.core.card import CalibratedFor, Calibration, InputContract
 from tomolens.core.errors import ModelError
 from tomolens.core.metrics import expected_calibration_error
-from tomolens.core.volume import Volume
+from tomolens.core.volume import Unit, Volume
 from tomolens.models.classifier import Verdict
 from tomolens.models.detector import Candidates, load_detector
 from tomolens.models.registry import Bundle
@@ -24,8 +24,10 @@ from tomolens.training.calibration import (
     calibrated_detector,
     fit,
     judged,
+    without_refused,
 )
 from tomolens.training.cases import case_of
+from tomolens.training.sources import TrainingData
 
 TRUE = np.array([0.4, 1.1, -2.0])
 NOBODY = Rated(np.zeros(0), np.zeros(0), [])
@@ -123,6 +125,15 @@ def test_a_second_stage_is_asked_for_malignancy_where_rated_nodules_were_put() -
     assert 0 < len(wanted) < len(case.nodules)
     np.testing.assert_allclose(seen.rated.logits, [x for x, _, _ in wanted])
     assert set(seen.rated.malignant) == {0.75}
+
+
+def test_lungs_that_the_model_refuses_in_use_are_left_out_and_said() -> None:
+    slab = replace(lung(), name="slab", voxels=lung().voxels[:15], grid=lung().grid.cropped((0, 0, 0), (15, 110, 130)))
+    takes = InputContract("CT", Unit.HU, max_spacing_mm=5.0, min_extent_mm=32.0)
+    shown, said = without_refused(TrainingData((lung(), slab), ()), [takes])
+    assert [kept.name for kept in shown.backgrounds] == ["even"]
+    assert "slab are left out: it covers 15 mm" in said
+    assert without_refused(shown, [takes])[1] == ""
 
 
 class Marker:

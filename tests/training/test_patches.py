@@ -224,7 +224,7 @@ def test_patches_without_insertion_hold_only_what_is_known() -> None:
     assert not any(drawn[n]["positive"].any() for n in range(10))
 
 
-@pytest.mark.parametrize("thickness", [1.5, 2.5, 5.0])
+@pytest.mark.parametrize("thickness", [1.5, 2.5, 5.0, 6.0])
 def test_thick_slices_blur_along_the_slices_and_move_nothing(thickness: float) -> None:
     ramp = np.broadcast_to(np.arange(64.0)[:, None, None], (64, 64, 64)).astype(np.float32)
     thick = thick_slices(ramp, thickness, np.random.default_rng(3))

@@ -324,7 +324,9 @@ def calibrate(
     with refusals(), told() as tell:
         marker = calibration.calibrated_detector(model, detector, device)
         shown, doubt = calibration.kept_out(open_dataset(data), seeds, tell)
-        doubts = [doubt, *(calibration.learned(bundle, shown) for bundle in calibration.answering(model, detector))]
+        models = calibration.answering(model, detector)
+        shown, refused = calibration.without_refused(shown, [bundle.card.input for bundle in models])
+        doubts = [doubt, refused, *(calibration.learned(bundle, shown) for bundle in models)]
         seen = calibration.judged(marker, calibration.cases(shown, a_scan, tell), shown.donors)
         scale = calibration.calibrate(model, marker, seen)
     for said in filter(None, doubts):

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from tomolens.core.card import CalibratedFor, Calibration
+from tomolens.core.card import CalibratedFor, Calibration, InputContract
 from tomolens.core.errors import ModelError, OptionError, ReadError
 from tomolens.core.progress import Progress, Step, silent
+from tomolens.core.volume import Volume
 from tomolens.io.atomic import whole_file
 from tomolens.models.detector import NoduleDetector, load_detector
 from tomolens.models.registry import NO_SECOND_STAGE, SECOND_STAGE, Bundle, find_bundle
@@ -115,6 +116,18 @@ def kept_out(dataset: Dataset, phantom_seeds: Sequence[int], progress: Progress 
             f"{dataset.path} holds no nodule with a mask (nodule_volumes, cubes) of {LEAST_MM:g} mm and more."
         )
     return shown, f"{dataset.path}: {doubt}, so nodules of train are taken." if doubt else ""
+
+
+def without_refused(shown: TrainingData, contracts: Sequence[InputContract]) -> tuple[TrainingData, str]:
+    """What models that take ``contracts`` can be shown, and what is to be said of scans that one refuses, as slabs."""
+    reasons = {
+        lung.name: [r for contract in contracts for r in contract.refusals(Volume(lung.voxels, lung.grid))]
+        for lung in shown.backgrounds
+        if lung.grid is not None
+    }
+    kept = tuple(lung for lung in shown.backgrounds if not reasons.get(lung.name))
+    said = (f"The lungs of {name} are left out: {why[0]}." for name, why in reasons.items() if why)
+    return replace(shown, backgrounds=kept), " ".join(said)
 
 
 def answering(folder: Path, detector: str | Path | None) -> list[Bundle]:

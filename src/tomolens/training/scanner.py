@@ -11,12 +11,15 @@ from scipy import ndimage
 if TYPE_CHECKING:
     from numpy.random import Generator
 
+THICK_MM = (1.5, 6.0)
+"""Slices are made this thick; chest models take 5 mm at most, which so is not the end of what they know."""
+
 
 def another_scanner(voxels: NDArray[np.float32], rng: Generator, thick: float = 0.3) -> NDArray[np.float32]:
     """Another scanner: a share of ``thick`` slices, else at times a softer or a sharper kernel; noise, an offset."""
     kind, others = rng.random(), 1 - thick
     if kind < thick:
-        voxels = thick_slices(voxels, float(rng.uniform(1.5, 5.0)), rng)
+        voxels = thick_slices(voxels, float(rng.uniform(*THICK_MM)), rng)
     elif kind < thick + 0.215 * others:
         voxels = ndimage.gaussian_filter(voxels, (rng.uniform(0, 0.8), *(rng.uniform(0.3, 0.9),) * 2))
     elif kind < thick + 0.43 * others:
