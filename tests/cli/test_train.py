@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.models.test_classifier import detector_naming, second_stage
 from tests.training.lessons import TINY, teach
-from tests.training.test_calibration import drawn
+from tests.training.test_calibration import drawn, slab
 from tests.training.test_dataset import chest
 from tomolens.cli.main import app
 from tomolens.cli.train import configured
@@ -151,7 +151,7 @@ def test_calibrating_says_what_is_fitted_on_and_of_which_model_it_is_not_known(
 ) -> None:
     second = second_stage(tmp_path / "second")
     mine = detector_naming(tmp_path / "mine", second)
-    shown = TrainingData((), ())
+    shown = TrainingData((slab(),), ())
     monkeypatch.setattr("tomolens.training.sources.open_dataset", lambda _: None)
     monkeypatch.setattr("tomolens.training.calibration.kept_out", lambda *_: (shown, "nodules of train are taken."))
     monkeypatch.setattr("tomolens.training.calibration.judged", lambda *_: drawn(500))
@@ -159,6 +159,7 @@ def test_calibrating_says_what_is_fitted_on_and_of_which_model_it_is_not_known(
     run = CliRunner().invoke(app, list(map(str, words)))
     assert run.exit_code == 0, run.output
     assert "nodules of train are taken." in run.stderr
+    assert "The lungs of slab are left out: it covers 4 mm" in run.stderr
     assert [line.split()[0] for line in run.stderr.splitlines() if "does not say what it learned from" in line] == [
         Bundle.open(folder).card.name for folder in (mine, second)
     ]

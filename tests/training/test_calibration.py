@@ -16,6 +16,7 @@ from tomolens.core.volume import Unit, Volume
 from tomolens.models.classifier import Verdict
 from tomolens.models.detector import Candidates, load_detector
 from tomolens.models.registry import Bundle
+from tomolens.training.backgrounds import Background
 from tomolens.training.calibration import (
     LEAST_RATED,
     Judged,
@@ -31,6 +32,12 @@ from tomolens.training.sources import TrainingData
 
 TRUE = np.array([0.4, 1.1, -2.0])
 NOBODY = Rated(np.zeros(0), np.zeros(0), [])
+
+
+def slab() -> Background:
+    """A few slices of the even lung."""
+    whole = lung()
+    return replace(whole, name="slab", voxels=whole.voxels[:4], grid=whole.grid.cropped((0, 0, 0), (4, 110, 130)))
 
 
 def drawn(count: int, seed: int = 0) -> Judged:
@@ -128,11 +135,10 @@ def test_a_second_stage_is_asked_for_malignancy_where_rated_nodules_were_put() -
 
 
 def test_lungs_that_the_model_refuses_in_use_are_left_out_and_said() -> None:
-    slab = replace(lung(), name="slab", voxels=lung().voxels[:15], grid=lung().grid.cropped((0, 0, 0), (15, 110, 130)))
     takes = InputContract("CT", Unit.HU, max_spacing_mm=5.0, min_extent_mm=32.0)
-    shown, said = without_refused(TrainingData((lung(), slab), ()), [takes])
+    shown, said = without_refused(TrainingData((lung(), slab()), ()), [takes])
     assert [kept.name for kept in shown.backgrounds] == ["even"]
-    assert "slab are left out: it covers 15 mm" in said
+    assert "slab are left out: it covers 4 mm" in said
     assert without_refused(shown, [takes])[1] == ""
 
 
