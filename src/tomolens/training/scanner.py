@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
 THICK_MM = (1.5, 6.0)
-"""Slices are made this thick; chest models take 5 mm at most, which so is not the end of what they know."""
+"""Slices are made this thick: training reaches beyond the 5 mm that chest models take at most."""
 
 
 def another_scanner(voxels: NDArray[np.float32], rng: Generator, thick: float = 0.3) -> NDArray[np.float32]:
